@@ -1,0 +1,17 @@
+// Exec: the context that every launch receives. Nothing of it is global.
+#pragma once
+#include <cstddef>
+
+namespace cald {
+
+enum class Device { meta, cpu, cuda };
+
+/// Where and how a kernel runs. `workspace` holds at least workspace_bytes(args) bytes during a launch.
+struct Exec {
+  Device device = Device::cpu;
+  int threads = 1;
+  void* stream = nullptr;  ///< the backend's own stream handle; unused on the CPU
+  void* workspace = nullptr;
+};
+
+}  // namespace cald

@@ -1,0 +1,97 @@
+// Philox4x32-10, a counter-based generator (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011).
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define CALD_HOST_DEVICE __host__ __device__
+#else
+#define CALD_HOST_DEVICE
+#endif
+
+namespace cald {
+
+struct PhiloxWords {
+  std::uint32_t w[4];
+};
+
+/// Ten rounds over the 128-bit counter under the 64-bit key.
+CALD_HOST_DEVICE inline PhiloxWords philox(PhiloxWords c, std::uint32_t k0, std::uint32_t k1) {
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c.w[0];
+    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c.w[2];
+    c = {{static_cast<std::uint32_t>(p1 >> 32) ^ c.w[1] ^ k0, static_cast<std::uint32_t>(p1),
+          static_cast<std::uint32_t>(p0 >> 32) ^ c.w[3] ^ k1, static_cast<std::uint32_t>(p0)}};
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return c;
+}
+
+/// Uniform in (0, 1], from the upper 24 bits so that f32 holds it exactly.
+CALD_HOST_DEVICE inline float uniform_from(std::uint32_t bits) {
+  return static_cast<float>((bits >> 8) + 1) * (1.0f / 16777216.0f);
+}
+
+/// Identifies one random decision by what it belongs to, never by a flat index: micro-batching, recompute and length
+/// bucketing change where an element lies in memory and must not change its mask.
+struct RngKey {
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;  ///< optimizer step
+  std::uint32_t op = 0;    ///< number of the op within the model; teacher and student count apart
+};
+
+/// Dropout at rate p: element (sample, position, feature) is kept if its word is below the threshold.
+struct Dropout {
+  float p = 0.0f;
+  RngKey key;
+  bool active() const { return p > 0.0f; }
+  float scale() const { return 1.0f / (1.0f - p); }
+  /// Kept if word < threshold; p is rounded to a multiple of 2^-32.
+  std::uint32_t threshold() const { return static_cast<std::uint32_t>((1.0 - static_cast<double>(p)) * 4294967295.0); }
+};
+
+/// The four words that decide features 4j .. 4j+3 of (sample, position); sample is the example's number in the data
+/// set's order within the step, position counts from the row's start.
+CALD_HOST_DEVICE inline PhiloxWords dropout_words(const RngKey& k, std::uint32_t sample, std::uint32_t position,
+                                                  std::uint32_t feature_block) {
+  return philox({{feature_block, position, sample, k.op}}, static_cast<std::uint32_t>(k.seed) ^ (k.step * 0x9E3779B9u),
+                static_cast<std::uint32_t>(k.seed >> 32) ^ k.step);
+}
+
+/// A stream of host-side draws for initialisation and shuffling; `next()` values depend on (seed, stream) alone.
+class RandomStream {
+ public:
+  RandomStream(std::uint64_t seed, std::uint64_t stream) : seed_(seed), stream_(stream) {}
+
+  std::uint32_t next() {
+    if (used_ == 4) {
+      const auto n = counter_++;
+      block_ = philox({{static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(n >> 32),
+                        static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)}},
+                      static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32));
+      used_ = 0;
+    }
+    return block_.w[used_++];
+  }
+  /// Uniform integer in [0, n), without modulo bias; n > 0.
+  std::uint32_t below(std::uint32_t n) {
+    const std::uint32_t limit = 0xFFFFFFFFu - (0xFFFFFFFFu % n + 1) % n;
+    std::uint32_t x;
+    do x = next();
+    while (x > limit);
+    return x % n;
+  }
+  /// Standard normal by Box and Muller's method.
+  float normal() {
+    const double u = uniform_from(next()), v = uniform_from(next());
+    return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
+  }
+
+ private:
+  std::uint64_t seed_, stream_, counter_ = 0;
+  PhiloxWords block_{};
+  int used_ = 4;
+};
+
+}  // namespace cald

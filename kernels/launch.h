@@ -1,0 +1,27 @@
+// The contract between ops and backends.
+//
+// A launch is one struct of TensorRefs and scalars. A backend implements it by specialising run<Device::...> for the
+// struct; a backend that lacks one fails to link. If the kernel needs scratch memory it also specialises
+// workspace_bytes, which the memory planner asks before any data exists (TensorRefs then have null addresses).
+#pragma once
+#include "engine/base/exec.h"
+#include "engine/base/tensor_ref.h"
+
+namespace cald {
+
+template <Device D, class Args>
+void run(Exec&, const Args&);
+
+template <Device D, class Args>
+std::size_t workspace_bytes(const Exec&, const Args&) {
+  return 0;
+}
+
+/// A gradient's destination: `add` says whether the kernel adds to what stands there or sets it. Not wanted: absent.
+struct GradRef {
+  TensorRef to;
+  bool add = false;
+  explicit operator bool() const { return to.present; }
+};
+
+}  // namespace cald
