@@ -1,0 +1,168 @@
+#include "engine/autograd.h"
+
+#include "kernels/elementwise.h"
+
+namespace cald {
+namespace {
+
+/// Views: the gradient of x is the gradient of y under x's shape.
+struct ViewBackward {
+  static constexpr const char* name = "view";
+  Shape shape;
+  void backward(const Saved&, const Tensor& dy, Grads& g) const {
+    if (dy.ref().is_contiguous()) return g.pass(0, dy.view(shape));
+    Tensor dx = g.empty(dy.shape());
+    g.launch(Copy{dy, dx});
+    g.pass(0, dx.view(shape));
+  }
+};
+
+/// A part of x: its gradient adds to that part of dx, the rest of which is zero.
+struct NarrowBackward {
+  static constexpr const char* name = "narrow";
+  int dim;
+  std::int64_t begin, end;
+  void backward(const Saved&, const Tensor& dy, Grads& g) const {
+    const GradRef dx = g[0];
+    if (!dx.add) g.launch(Fill{dx.to, 0.0f});
+    TensorRef part = dx.to;
+    part.shape[dim] = end - begin;
+    if (part.data)
+      part.data = static_cast<std::byte*>(part.data) +
+                  static_cast<std::size_t>(begin * part.strides[dim]) * size_of(part.dtype);
+    g.launch(Add{part, dy, part});
+  }
+};
+
+}  // namespace
+
+Context& Grads::context() { return tape_.context_; }
+
+GradRef Grads::operator[](int i) {
+  const std::int32_t v = inputs_[static_cast<std::size_t>(i)];
+  return v < 0 ? GradRef{} : tape_.writable(v);
+}
+
+GradRef Grads::reuse(int i, const Tensor& dy) {
+  const std::int32_t v = inputs_[static_cast<std::size_t>(i)];
+  if (v < 0) return {};
+  Tape::Variable& var = tape_.at(v);
+  if (var.parameter || var.grad || !dy.owns_alone()) return tape_.writable(v);
+  var.grad = dy;
+  return {dy.ref(), false};
+}
+
+void Grads::pass(int i, const Tensor& d) {
+  const std::int32_t v = inputs_[static_cast<std::size_t>(i)];
+  if (v < 0) return;
+  Tape::Variable& var = tape_.at(v);
+  if (!var.parameter && !var.grad) {
+    var.grad = d;
+    return;
+  }
+  const GradRef to = tape_.writable(v);
+  if (to.add)
+    launch(Add{to.to, d, to.to});
+  else
+    launch(Copy{d, to.to});
+}
+
+GradRef Tape::writable(std::int32_t v) {
+  Variable& var = at(v);
+  if (var.parameter) {
+    const bool add = var.parameter->has_grad;
+    var.parameter->has_grad = true;
+    return {var.parameter->grad.ref(), add};
+  }
+  if (!var.grad) {
+    var.grad = context_.empty(var.shape);
+    return {var.grad.ref(), false};
+  }
+  if (!var.grad.owns_alone()) {
+    Tensor own = context_.empty(var.shape);
+    context_.launch(Copy{var.grad, own});
+    var.grad = own;
+  }
+  return {var.grad.ref(), true};
+}
+
+std::int32_t Tape::add_variable(const Shape& shape, bool leaf, Parameter* p) {
+  variables_.push_back({shape, {}, p, leaf});
+  return static_cast<std::int32_t>(variables_.size()) - 1;
+}
+
+Tensor Tape::input(const Tensor& x) {
+  Tensor y = x;
+  y.variable_ = recording_ ? add_variable(x.shape(), true, nullptr) : -1;
+  return y;
+}
+
+Tensor Tape::parameter(Parameter& p) {
+  if (!recording_ || !p.grad) return p.value;
+  const auto [it, fresh] = parameters_.try_emplace(&p, -1);
+  if (fresh) it->second = add_variable(p.shape, true, &p);
+  Tensor y = p.value;
+  y.variable_ = it->second;
+  return y;
+}
+
+Tensor Tape::push(std::unique_ptr<Node> node, Tensor y) {
+  node->output = add_variable(y.shape(), false, nullptr);
+  node->scope = context_.scope();
+  y.variable_ = node->output;
+  nodes_.push_back(std::move(node));
+  return y;
+}
+
+Tensor Tape::view(const Tensor& x, const Shape& shape) {
+  Tensor y = x.detach().view(shape);
+  if (x.variable() < 0) return y;
+  auto node = std::make_unique<OpNode<ViewBackward>>(ViewBackward{x.shape()});
+  node->inputs = {x.variable()};
+  return push(std::move(node), y);
+}
+
+Tensor Tape::narrow(const Tensor& x, int dim, std::int64_t begin, std::int64_t end) {
+  if (dim < 0) dim += x.rank();
+  Tensor y = x.detach().narrow(dim, begin, end);
+  if (x.variable() < 0) return y;
+  auto node = std::make_unique<OpNode<NarrowBackward>>(NarrowBackward{dim, begin, end});
+  node->inputs = {x.variable()};
+  return push(std::move(node), y);
+}
+
+void Tape::backward(const Tensor& loss) {
+  if (loss.variable() < 0) throw Error("backward: the loss depends on nothing that is differentiated");
+  if (loss.numel() != 1) throw Error("backward: the loss has shape " + loss.shape().str() + ", wanted one element");
+  context_.set_op("backward");
+  const GradRef seed = writable(loss.variable());
+  context_.launch(Fill{seed.to, 1.0f});
+  while (!nodes_.empty()) {
+    const std::unique_ptr<Node> node = std::move(nodes_.back());
+    nodes_.pop_back();
+    const Tensor dy = std::move(at(node->output).grad);
+    at(node->output).grad = {};
+    if (!dy) continue;
+    context_.set_op(node->op_name());
+    Context::Scope scope(context_, node->scope);
+    Grads g(*this, node->inputs);
+    node->backward(dy, g);
+  }
+}
+
+Tensor Tape::grad(const Tensor& x) const {
+  if (x.variable() < 0) return {};
+  return variables_[static_cast<std::size_t>(x.variable())].grad;
+}
+
+void Tape::check(const Tensor& y) {
+  if (y.dtype() != DType::f32 || context_.meta()) return;
+  Tensor flag = context_.empty({1}, DType::i32);
+  context_.launch(Fill{flag, 0.0f});
+  context_.launch(FindNonFinite{y, flag});
+  if (*flag.data<std::int32_t>() != 0)
+    throw Error("the first op with a value that is not finite is " + std::string(context_.op()) + " in " +
+                (context_.scope().empty() ? "the model" : context_.scope()));
+}
+
+}  // namespace cald

@@ -1,0 +1,101 @@
+// Context: where ops get memory and launch kernels. One per step or evaluation; passed down, never global.
+#pragma once
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "engine/base/exec.h"
+#include "engine/tensor.h"
+#include "kernels/launch.h"
+
+namespace cald {
+
+/// Receives every launch as it ends: for the table of where the time goes, and for traces.
+class LaunchObserver {
+ public:
+  virtual ~LaunchObserver() = default;
+  /// `scope` is the innermost scope's path ("student/encoder.layer.3"), `seconds` wall time of the launch.
+  virtual void launched(const char* kernel, const char* op, const std::string& scope, double seconds) = 0;
+};
+
+class Context {
+ public:
+  /// A meta context (`meta` true) runs shapes only: memory is recorded, no kernel starts.
+  Context(Exec exec, Allocator& memory, bool meta = false) : exec_(exec), memory_(&memory), meta_(meta) {}
+
+  bool meta() const { return meta_; }
+  const Exec& exec() const { return exec_; }
+  void observe(LaunchObserver* observer) { observer_ = observer; }
+  /// With checking on, the tape tests every op's output and throws an Error that names the first non-finite one.
+  void check_finite(bool on) { check_finite_ = on; }
+  bool checks_finite() const { return check_finite_; }
+
+  Tensor empty(const Shape& shape, DType dtype = DType::f32, MemClass cls = MemClass::activations) {
+    const auto bytes = static_cast<std::size_t>(shape.numel()) * size_of(dtype);
+    return Tensor(memory_->allocate(bytes, cls, op_), shape, dtype);
+  }
+  Tensor like(const Tensor& x) { return empty(x.shape(), x.dtype()); }
+
+  template <class Args>
+  void launch(const Args& args) {
+    const std::size_t scratch_bytes = workspace(args);
+    Tensor scratch;
+    if (scratch_bytes)
+      scratch = empty({static_cast<std::int64_t>((scratch_bytes + 3) / 4)}, DType::f32, MemClass::workspace);
+    if (meta_) return;
+    Exec exec = exec_;
+    exec.workspace = scratch ? scratch.data<void>() : nullptr;
+    const auto start = std::chrono::steady_clock::now();
+    dispatch(exec, args);
+    if (observer_) {
+      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+      observer_->launched(Args::name, op_, scope_, taken.count());
+    }
+  }
+
+  /// Names what runs while it lives: layers and phases, joined by '/'.
+  class Scope {
+   public:
+    Scope(Context& c, const std::string& name) : context_(c), length_(c.scope_.size()) {
+      c.scope_ += (length_ ? "/" : "") + name;
+    }
+    ~Scope() { context_.scope_.resize(length_); }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Context& context_;
+    std::size_t length_;
+  };
+  const std::string& scope() const { return scope_; }
+
+  /// The op on whose behalf memory is taken; `name` is a string literal.
+  void set_op(const char* name) { op_ = name; }
+  const char* op() const { return op_; }
+
+ private:
+  template <class Args>
+  std::size_t workspace(const Args& args) {
+#ifdef CALD_CUDA
+    if (exec_.device == Device::cuda) return workspace_bytes<Device::cuda>(exec_, args);
+#endif
+    return workspace_bytes<Device::cpu>(exec_, args);
+  }
+  template <class Args>
+  void dispatch(Exec& exec, const Args& args) {
+#ifdef CALD_CUDA
+    if (exec.device == Device::cuda) return run<Device::cuda>(exec, args);
+#endif
+    run<Device::cpu>(exec, args);
+  }
+
+  Exec exec_;
+  Allocator* memory_;
+  bool meta_;
+  bool check_finite_ = false;
+  LaunchObserver* observer_ = nullptr;
+  std::string scope_;
+  const char* op_ = "step";
+};
+
+}  // namespace cald

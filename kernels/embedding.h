@@ -1,0 +1,26 @@
+// Embedding look-up and its deterministic scatter.
+#pragma once
+#include "kernels/launch.h"
+
+namespace cald {
+
+/// y (B, S, D) = word[word_ids] + position[position_ids] + type[type_ids]. ids: (B, S) i32. position and type (with
+/// their ids) may be absent. Ids are checked by the caller against the tables' rows.
+struct EmbeddingForward {
+  static constexpr const char* name = "embedding";
+  TensorRef word_ids, position_ids, type_ids;
+  TensorRef word, position, type;
+  TensorRef y;
+};
+
+/// dtable (V, D) (set or add): row ids[i] receives the sum of dy's rows i with that id, in the order of i, whatever the
+/// number of threads. Set also zeroes the rows that no id names.
+struct EmbeddingBackward {
+  static constexpr const char* name = "embedding_backward";
+  TensorRef ids, dy;
+  GradRef dtable;
+};
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const EmbeddingBackward&);
+
+}  // namespace cald

@@ -1,0 +1,52 @@
+// Losses with their gradients. Every loss is one f32 element; sums over rows are in f64 and in the order of the rows.
+#pragma once
+#include "kernels/launch.h"
+
+namespace cald {
+
+/// loss = mean over rows with label >= 0 of (log sum exp(logits) - logits[label]). logits: (N, C); labels: (N) i32,
+/// checked by the caller to be below C; a negative label is left out; without any counted row the loss is 0.
+struct CrossEntropyForward {
+  static constexpr const char* name = "cross_entropy";
+  TensorRef logits, labels, loss;
+};
+struct CrossEntropyBackward {
+  static constexpr const char* name = "cross_entropy_backward";
+  TensorRef logits, labels, dloss;
+  GradRef dlogits;
+};
+
+/// loss = scale * mean over rows of KL(softmax(teacher / T) || softmax(student / T)). Both (N, C). The teacher is a
+/// constant.
+struct KlForward {
+  static constexpr const char* name = "kl";
+  TensorRef student, teacher, loss;
+  float temperature, scale;
+};
+struct KlBackward {
+  static constexpr const char* name = "kl_backward";
+  TensorRef student, teacher, dloss;
+  GradRef dstudent;
+  float temperature, scale;
+};
+
+/// loss = mean over the counted rows and all features of (f(student) - f(teacher))^2, f the identity or, with
+/// `normalise`, LayerNorm without affine parameters. student, teacher: (..., D). mask (rows) i32 optional: rows with 0
+/// are left out of sum and count. The teacher is a constant.
+struct SquaredErrorForward {
+  static constexpr const char* name = "squared_error";
+  TensorRef student, teacher, mask, loss;
+  bool normalise = false;
+  float eps = 1e-5f;
+};
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const SquaredErrorForward&);
+struct SquaredErrorBackward {
+  static constexpr const char* name = "squared_error_backward";
+  TensorRef student, teacher, mask, dloss;
+  GradRef dstudent;
+  bool normalise = false;
+  float eps = 1e-5f;
+};
+
+}  // namespace cald

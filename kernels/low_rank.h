@@ -1,0 +1,29 @@
+// Projection of the sequence axis to k slots (Linformer; Wang et al. 2020), with each sample's true length.
+#pragma once
+#include "kernels/launch.h"
+
+namespace cald {
+
+/// y[b] = e[rank[b, :]]^T x[b] / sqrt(lengths[b]).
+///
+/// x: (B, S, D), e: (P, k) with P >= the longest length, y: (B, k, D). rank: (B, S) i32, the token's number among the
+/// sample's valid tokens, -1 for pads, which contribute nothing. lengths: (B) i32; a length of 0 gives zeros.
+struct LowRankForward {
+  static constexpr const char* name = "low_rank";
+  TensorRef x, e, rank, lengths;
+  TensorRef y;
+};
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const LowRankForward&);
+
+/// dx[b, s] = e[rank] dy[b] / sqrt(len) (zero at pads); de[r] = sum_b x[b, s(r)] dy[b]^T / sqrt(len_b), in the order of
+/// b; set zeroes the rows of de that no token names.
+struct LowRankBackward {
+  static constexpr const char* name = "low_rank_backward";
+  TensorRef x, e, rank, lengths, dy;
+  GradRef dx, de;
+};
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const LowRankBackward&);
+
+}  // namespace cald

@@ -1,0 +1,40 @@
+// The optimizer's launches, over all parameters at once.
+#pragma once
+#include <vector>
+
+#include "kernels/launch.h"
+
+namespace cald {
+
+/// One parameter of an update. All four are contiguous f32 of one shape.
+struct AdamWSlot {
+  TensorRef value, grad, m, v;
+  float learning_rate;
+  float weight_decay;
+};
+
+/// AdamW (Loshchilov & Hutter 2019) with decoupled decay, PyTorch's order of operations:
+///   value *= 1 - lr wd;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;
+///   value -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps),   g = grad * grad_scale.
+/// `step` t counts from 1. If max_norm > 0, grad_scale = min(1, max_norm / (norm + 1e-6)) with `norm` (1) as written by
+/// GradientNorm (torch.nn.utils.clip_grad_norm_).
+struct AdamW {
+  static constexpr const char* name = "adamw";
+  const std::vector<AdamWSlot>* slots;
+  std::int64_t step;
+  float beta1, beta2, eps;
+  float max_norm = 0.0f;
+  TensorRef norm;
+};
+
+/// norm (1) = sqrt of the sum of squares over all gradients; summed in f64, in fixed blocks and order, so that the
+/// result does not depend on the number of threads.
+struct GradientNorm {
+  static constexpr const char* name = "gradient_norm";
+  const std::vector<AdamWSlot>* slots;
+  TensorRef norm;
+};
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const GradientNorm&);
+
+}  // namespace cald
