@@ -1,0 +1,166 @@
+// Every setting of a run, in one struct with one visitor: the command line, --help, recipe.json and the checkpoint's
+// header are all made from it.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace cald {
+
+/// A point of a run, as a user writes it: "300" (steps) or "60%" (a share of the whole).
+struct StepOrShare {
+  double value = 0;
+  bool is_share = false;  ///< value is then in 0..1
+  /// The step it means in a run, or an epoch, of `total` steps.
+  std::int64_t of(std::int64_t total) const {
+    return static_cast<std::int64_t>(is_share ? value * static_cast<double>(total) + 0.5 : value);
+  }
+};
+
+enum class Mode { finetune, unguided, target, trajectory, waypoint };
+enum class Preset { released, paper };
+enum class Schedule { constant, linear, cosine, exponential };
+enum class Order { given, shuffled };
+enum class Share { none, key_value, layerwise };  ///< Linformer's E and F
+enum class ProjectionInit { normal, pooling, identity };
+enum class Reduce { sum, mean };
+enum class StopTerms { all, ld };  ///< what hybrid stops
+enum class DTypeOption { f32, bf16 };
+enum class DeviceOption { cpu, cuda };
+
+/// An optional value is one whose default depends on others (preset, model, data); the resolved recipe states it.
+struct RunOptions {
+  // what
+  std::string model;
+  Mode mode = Mode::finetune;
+  std::string teacher, waypoints, student, output;
+  // data
+  std::string train, dev;
+  std::string text_column, pair_column, label_column;
+  std::int64_t max_length = 128;
+  Order order = Order::shuffled;
+  bool bucket = true;
+  // conversion
+  std::string mixer = "linformer";
+  std::int64_t mixer_k = 256;
+  Share mixer_share = Share::none;
+  ProjectionInit mixer_init = ProjectionInit::normal;
+  double mixer_std = 1.0;
+  std::string layers = "all";
+  std::optional<std::int64_t> max_positions;
+  // loss
+  Preset preset = Preset::released;
+  double a_ce = 1.0, a_kd = 0.0, a_ld = 1.0;
+  double temperature = 2.0;
+  std::optional<bool> kd_squared;     // times T^2
+  std::optional<bool> ld_embeddings;  // state 0 counts
+  std::optional<Reduce> ld_reduce;    // over the states
+  std::optional<bool> ld_pads;        // padded positions count
+  bool ld_normalise = false;
+  std::optional<StepOrShare> hybrid_stop;
+  StopTerms hybrid_stop_terms = StopTerms::all;
+  // optimizer
+  std::optional<std::int64_t> steps;
+  double epochs = 3.0;
+  std::int64_t batch_size = 32, accumulate = 1;
+  double learning_rate = 5e-5;
+  std::optional<double> new_learning_rate;
+  double weight_decay = 0.0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  Schedule schedule = Schedule::linear;
+  StepOrShare warmup{0.06, true};
+  double schedule_floor = 0.005;
+  double clip = 0.0;
+  std::optional<double> teacher_learning_rate;
+  std::int64_t teacher_interval = 1;
+  // regularisation
+  std::optional<double> dropout;          // of the student; default: config.json's
+  std::optional<double> teacher_dropout;  // default: config.json's in trajectory, 0 for frozen teachers
+  // evaluation and checkpoints
+  std::optional<StepOrShare> evaluate_every;  // a share is of an epoch
+  std::int64_t eval_batch_size = 64;
+  std::optional<StepOrShare> checkpoint_every;  // a share is of an epoch
+  bool keep_best = true;
+  std::int64_t keep_waypoints = 0;
+  // machine
+  std::uint64_t seed = 0;
+  std::int64_t threads = 0;  // 0: as many as the machine has
+  DTypeOption dtype = DTypeOption::f32;
+  DeviceOption device = DeviceOption::cpu;
+  bool resume = false;
+
+  /// Calls v(key, field, help) for every setting, in the order of --help. Keys are kebab case; `help` gives the unit.
+  template <class Self, class Visitor>
+  static void visit(Self& o, Visitor&& v) {
+    v("model", o.model, "directory of the transformer to start from (Hugging Face layout)");
+    v("mode", o.mode, "finetune, or how to convert: unguided, target, trajectory, waypoint");
+    v("teacher", o.teacher, "target mode: directory of the fine-tuned transformer");
+    v("waypoints", o.waypoints, "waypoint mode: run directory of finetune --keep-waypoints");
+    v("student", o.student, "start from this converted model instead of converting MODEL");
+    v("output", o.output, "run directory to write");
+    v("train", o.train, "training data: .tsv, .csv or .jsonl with named columns");
+    v("dev", o.dev, "data to evaluate on while training; the best checkpoint is chosen by it");
+    v("text-column", o.text_column, "column of the text (default: sentence, text, sentence1, question or premise)");
+    v("pair-column", o.pair_column, "column of the second text, for pairs");
+    v("label-column", o.label_column, "column of the label (default: label)");
+    v("max-length", o.max_length, "longest input in tokens, specials included; longer texts are cut");
+    v("order", o.order, "order of the training examples: given (as in the file) or shuffled (by --seed)");
+    v("bucket", o.bucket, "batch examples of similar length together (shuffled order only)");
+    v("mixer", o.mixer, "what replaces attention in the student: linformer");
+    v("mixer-k", o.mixer_k, "linformer: slots that the sequence is projected to");
+    v("mixer-share", o.mixer_share, "linformer: what shares E and F: none, key-value, layerwise");
+    v("mixer-init", o.mixer_init,
+      "linformer: start of E and F: normal, or pooling or identity, which imitate attention");
+    v("mixer-std", o.mixer_std, "linformer: standard deviation of the normal start");
+    v("layers", o.layers, "layers whose attention is replaced: all, or a list such as 0,2,4-5");
+    v("max-positions", o.max_positions, "extend position embeddings, E and F to this many tokens");
+    v("preset", o.preset,
+      "the method as the released code or the paper has it; sets the keys that follow where not given");
+    v("a-ce", o.a_ce, "weight of the task loss");
+    v("a-kd", o.a_kd, "weight of the output distillation (KL divergence)");
+    v("a-ld", o.a_ld, "weight of the layerwise distillation");
+    v("temperature", o.temperature, "temperature of the output distillation");
+    v("kd-squared", o.kd_squared, "multiply the output distillation by temperature^2 (released: true, paper: false)");
+    v("ld-embeddings", o.ld_embeddings,
+      "layerwise: the embeddings' output counts as a state (released: true, paper: false)");
+    v("ld-reduce", o.ld_reduce, "layerwise: sum or mean over states (released: sum, paper: mean)");
+    v("ld-pads", o.ld_pads, "layerwise: padded positions count (released: true, paper: false)");
+    v("ld-normalise", o.ld_normalise, "layerwise: LayerNorm on both sides first");
+    v("hybrid-stop", o.hybrid_stop, "stop distillation at this step, or share of the steps (60%)");
+    v("hybrid-stop-terms", o.hybrid_stop_terms, "what stops there: all terms of the teacher, or ld alone");
+    v("steps", o.steps, "optimizer steps (instead of --epochs); 0 writes the converted, untrained student");
+    v("epochs", o.epochs, "passes over the training data");
+    v("batch-size", o.batch_size, "examples of an optimizer step and micro-batch");
+    v("accumulate", o.accumulate, "micro-batches whose gradients are averaged into one optimizer step");
+    v("learning-rate", o.learning_rate, "peak learning rate");
+    v("new-learning-rate", o.new_learning_rate,
+      "peak learning rate of the parameters that conversion creates (default: learning-rate)");
+    v("weight-decay", o.weight_decay, "AdamW's decoupled weight decay");
+    v("beta1", o.beta1, "AdamW's decay of the first moment");
+    v("beta2", o.beta2, "AdamW's decay of the second moment");
+    v("epsilon", o.epsilon, "AdamW's epsilon");
+    v("schedule", o.schedule, "of the learning rate after warm-up: constant, linear, cosine, exponential");
+    v("warmup", o.warmup, "linear warm-up, in steps or as a share of them (6%)");
+    v("schedule-floor", o.schedule_floor, "where the cosine and exponential schedules end, as a share of the peak");
+    v("clip", o.clip, "largest norm of the gradient; 0: no clipping");
+    v("teacher-learning-rate", o.teacher_learning_rate,
+      "trajectory: the teacher's peak learning rate (default: learning-rate)");
+    v("teacher-interval", o.teacher_interval, "trajectory: student steps per step of the teacher");
+    v("dropout", o.dropout, "dropout of the student, 0 to below 1 (default: config.json's)");
+    v("teacher-dropout", o.teacher_dropout,
+      "dropout of the teacher (default: config.json's in trajectory mode, else 0)");
+    v("evaluate-every", o.evaluate_every,
+      "evaluate on --dev every so many steps, or share of an epoch (default: 100%)");
+    v("eval-batch-size", o.eval_batch_size, "examples of an evaluation batch");
+    v("checkpoint-every", o.checkpoint_every,
+      "write a checkpoint every so many steps, or share of an epoch (default: 100%)");
+    v("keep-best", o.keep_best, "RUN/model is the best model on --dev, not the last");
+    v("keep-waypoints", o.keep_waypoints, "finetune: keep this many evenly spaced models for waypoint mode");
+    v("seed", o.seed, "seed of shuffling, dropout and new parameters");
+    v("threads", o.threads, "threads; 0: all of the machine's");
+    v("dtype", o.dtype, "inputs of matrix products: f32 or bf16");
+    v("device", o.device, "cpu or cuda");
+    v("resume", o.resume, "go on from the run directory's last checkpoint");
+  }
+};
+
+}  // namespace cald
