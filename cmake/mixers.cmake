@@ -1,0 +1,12 @@
+# Writes the table of mixers from the files of models/mixers/: NAME.cpp defines MixerType mixer_NAME().
+function(write_mixer_table output)
+  file(GLOB files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/models/mixers/*.cpp)
+  set(declarations "")
+  set(entries "")
+  foreach(file ${files})
+    get_filename_component(name ${file} NAME_WE)
+    string(APPEND declarations "MixerType mixer_${name}();\n")
+    string(APPEND entries "      mixer_${name}(),\n")
+  endforeach()
+  configure_file(${CMAKE_SOURCE_DIR}/cmake/mixer_table.cpp.in ${output} @ONLY)
+endfunction()

@@ -1,0 +1,66 @@
+// BERT and RoBERTa encoders with sequence classification (Devlin et al. 2019, Liu et al. 2019), post-norm, with the
+// mixers that the configuration names.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "models/encoder_config.h"
+#include "models/mixers/mixer.h"
+
+namespace cald {
+
+/// One padded batch on the device. All i32.
+struct EncoderInput {
+  Tensor word_ids, position_ids, type_ids;  ///< (B, S)
+  Tensor mask, rank;                        ///< (B, S); see MixerInput
+  Tensor lengths, samples;                  ///< (B)
+};
+
+/// How a forward pass draws its dropout. Rates below 0 stand for config.json's own.
+struct DropoutPlan {
+  bool on = false;
+  float rate = -1.0f;  ///< one rate for all sites, where a setting overrides the configuration
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+  std::uint32_t stream = 0;  ///< teacher and student draw independently
+};
+
+struct EncoderOutput {
+  std::vector<Tensor> states;  ///< H_0 (embeddings) .. H_layers, each (B, S, D); only the last unless all are kept
+  Tensor logits;               ///< (B, labels); absent without a head
+};
+
+class Encoder {
+ public:
+  /// Declares all parameters; they have no memory until parameters().allocate().
+  explicit Encoder(EncoderConfig config);
+
+  const EncoderConfig& config() const { return config_; }
+  ParameterSet& parameters() { return parameters_; }
+  const ParameterSet& parameters() const { return parameters_; }
+
+  EncoderOutput forward(Tape& tape, const EncoderInput& in, const DropoutPlan& dropout, bool keep_states) const;
+
+ private:
+  struct Affine {
+    Parameter *weight, *bias;
+  };
+  struct Layer {
+    std::unique_ptr<Mixer> mixer;
+    Affine attention_out, attention_norm, ffn_in, ffn_out, ffn_norm;
+  };
+  class Pass;
+
+  Affine affine(const std::string& name, std::int64_t out, std::int64_t in);
+  Affine norm(const std::string& name);
+  void declare_head();
+
+  EncoderConfig config_;
+  ParameterSet parameters_;
+  Parameter *word_, *position_, *type_;
+  Affine embedding_norm_;
+  std::vector<Layer> layers_;
+  Affine head_dense_{}, head_out_{};
+};
+
+}  // namespace cald
