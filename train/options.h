@@ -23,6 +23,7 @@ enum class Schedule { constant, linear, cosine, exponential };
 enum class Order { given, shuffled };
 enum class Share { none, key_value, layerwise };  ///< Linformer's E and F
 enum class ProjectionInit { normal, pooling, identity };
+enum class Start { model, teacher };
 enum class Reduce { sum, mean };
 enum class StopTerms { all, ld };  ///< what hybrid stops
 enum class DTypeOption { f32, bf16 };
@@ -47,6 +48,8 @@ struct RunOptions {
   ProjectionInit mixer_init = ProjectionInit::normal;
   double mixer_std = 1.0;
   std::string layers = "all";
+  bool new_head = false;
+  std::optional<Start> start;
   std::optional<std::int64_t> max_positions;
   // loss
   Preset preset = Preset::released;
@@ -112,6 +115,8 @@ struct RunOptions {
       "linformer: start of E and F: normal, or pooling or identity, which imitate attention");
     v("mixer-std", o.mixer_std, "linformer: standard deviation of the normal start");
     v("layers", o.layers, "layers whose attention is replaced: all, or a list such as 0,2,4-5");
+    v("start", o.start, "whose weights the student starts from: model or teacher (target mode: teacher, else model)");
+    v("new-head", o.new_head, "replace MODEL's classification head by a new one for the data's labels");
     v("max-positions", o.max_positions, "extend position embeddings, E and F to this many tokens");
     v("preset", o.preset,
       "the method as the released code or the paper has it; sets the keys that follow where not given");

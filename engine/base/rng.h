@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <string>
 
 #if defined(__CUDACC__)
 #define CALD_HOST_DEVICE __host__ __device__
@@ -57,6 +58,13 @@ CALD_HOST_DEVICE inline PhiloxWords dropout_words(const RngKey& k, std::uint32_t
                                                   std::uint32_t feature_block) {
   return philox({{feature_block, position, sample, k.op}}, static_cast<std::uint32_t>(k.seed) ^ (k.step * 0x9E3779B9u),
                 static_cast<std::uint32_t>(k.seed >> 32) ^ k.step);
+}
+
+/// A stream number from a name (FNV-1a), so that what is drawn for a parameter does not depend on which others exist.
+inline std::uint64_t stream_of(const std::string& name) {
+  std::uint64_t h = 14695981039346656037ull;
+  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  return h;
 }
 
 /// A stream of host-side draws for initialisation and shuffling; `next()` values depend on (seed, stream) alone.

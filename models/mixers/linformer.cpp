@@ -45,13 +45,6 @@ class Linformer : public Mixer {
   float scale_;
 };
 
-/// A stream number from a name, so that a parameter's draws do not depend on which others exist (FNV-1a).
-std::uint64_t stream_of(const std::string& name) {
-  std::uint64_t h = 14695981039346656037ull;
-  for (unsigned char c : name) h = (h ^ c) * 1099511628211ull;
-  return h;
-}
-
 /// The three starts. `normal` is the released code's N(0, std). The other two imitate attention at the typical length:
 /// `identity` gives token r the slot r mod k, `pooling` gives each slot the mean of a run of neighbours.
 void initialise(const MixerInit& in) {

@@ -1,0 +1,21 @@
+// Copies between the host and the device.
+#pragma once
+#include "kernels/launch.h"
+
+namespace cald {
+
+/// The contiguous tensor `to` receives bytes from the host, which may be reused after the launch.
+struct Upload {
+  static constexpr const char* name = "upload";
+  const void* from;
+  TensorRef to;
+};
+
+/// The host receives the contiguous tensor `from`; complete when the launch returns.
+struct Download {
+  static constexpr const char* name = "download";
+  TensorRef from;
+  void* to;
+};
+
+}  // namespace cald

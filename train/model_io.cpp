@@ -1,0 +1,258 @@
+#include "train/model_io.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/atomic_file.h"
+#include "engine/base/rng.h"
+
+namespace cald {
+namespace {
+
+bool ends_with(const std::string& s, const std::string& tail) {
+  return s.size() >= tail.size() && s.compare(s.size() - tail.size(), tail.size(), tail) == 0;
+}
+bool starts_with(const std::string& s, const std::string& head) { return s.compare(0, head.size(), head) == 0; }
+
+bool is_head(const std::string& name) { return starts_with(name, "classifier.") || starts_with(name, "bert.pooler."); }
+
+/// Tensors of published checkpoints that no encoder uses: buffers, and heads of pre-training.
+bool is_ignorable(const std::string& name) {
+  return ends_with(name, "position_ids") || ends_with(name, "token_type_ids") || starts_with(name, "cls.") ||
+         starts_with(name, "lm_head.") || name.find("pooler.") != std::string::npos;
+}
+
+/// The names under which published checkpoints may hold a parameter: with or without the model's prefix, and with
+/// LayerNorm's gamma and beta as the first BERT checkpoints called them.
+std::vector<std::string> source_names(const std::string& parameter, const std::string& prefix) {
+  std::vector<std::string> names = {parameter};
+  if (starts_with(parameter, prefix)) names.push_back(parameter.substr(prefix.size()));
+  for (std::size_t i = 0, n = names.size(); i < n; ++i) {
+    if (ends_with(names[i], "LayerNorm.weight")) names.push_back(names[i].substr(0, names[i].size() - 6) + "gamma");
+    if (ends_with(names[i], "LayerNorm.bias")) names.push_back(names[i].substr(0, names[i].size() - 4) + "beta");
+  }
+  return names;
+}
+
+/// Where a parameter's value comes from. Rows beyond the checkpoint's repeat those from `first_row` on.
+struct Source {
+  StoredTensor tensor;
+  bool repeats_rows = false;
+};
+
+class Transfer {
+ public:
+  Transfer(const Encoder& model, const ModelDir& from, const TransferPolicy& policy)
+      : model_(model), from_(from), policy_(policy) {}
+
+  Source find(const Parameter& p) {
+    if (policy_.replace_head && is_head(p.name) && !starts_with(p.name, "bert.pooler.")) return {};
+    for (const std::string& name : source_names(p.name, model_.config().prefix())) {
+      const StoredTensor t = from_.find(name);
+      if (!t) continue;
+      used_.insert(name);
+      Source s{t, extends(p, t)};
+      if (!s.repeats_rows) require_shape(p, t);
+      const std::string note =
+          s.repeats_rows ? "rows repeated from " + std::to_string(t.shape()[0]) + " to " + std::to_string(p.shape[0])
+                         : "";
+      (name == p.name && note.empty() ? report.copied : report.mapped).push_back({p.name, name, note, p.shape.numel()});
+      return s;
+    }
+    const bool allowed = p.is_new ? policy_.create_mixers : is_head(p.name) && policy_.create_head;
+    if (!allowed && !(policy_.replace_head && is_head(p.name)))
+      throw data_error(from_.path(), "tensor '" + p.name + "' is missing");
+    report.created.push_back({p.name, "", "", p.shape.numel()});
+    return {};
+  }
+
+  void account_for_leftovers() {
+    for (const StoredTensor& t : from_.tensors()) {
+      const std::string& name = t.name();
+      if (used_.count(name)) continue;
+      const bool head = is_head(name) && (policy_.replace_head || model_.config().labels.empty());
+      const bool mixer = policy_.drop_mixers && name.find(".attention.self.") != std::string::npos;
+      if (!is_ignorable(name) && !head && !mixer)
+        throw data_error(from_.path(), "tensor '" + name + "' has no place in the model");
+      report.dropped.push_back({"", name, "", t.info->numel()});
+    }
+  }
+
+  TransferReport report;
+
+ private:
+  bool extends(const Parameter& p, const StoredTensor& t) const {
+    const bool by_position = ends_with(p.name, "position_embeddings.weight") || p.is_new;
+    return by_position && t.shape().size() == 2 && p.shape.rank() == 2 && t.shape()[1] == p.shape[1] &&
+           t.shape()[0] > first_row(p) && t.shape()[0] < p.shape[0];
+  }
+  void require_shape(const Parameter& p, const StoredTensor& t) const {
+    Shape got;
+    const bool fits = t.shape().size() <= kMaxRank;
+    if (fits)
+      for (std::int64_t d : t.shape()) got.push_back(d);
+    if (!fits || !(got == p.shape))
+      throw data_error(from_.path(), "tensor '" + t.name() + "' has shape " + t.info->shape_str() + ", wanted " +
+                                         p.shape.str() + (is_head(p.name) ? " (--new-head replaces the head)" : ""));
+  }
+
+ public:
+  /// RoBERTa's first rows belong to the pad, not to a position.
+  std::int64_t first_row(const Parameter& p) const {
+    const EncoderConfig& c = model_.config();
+    return c.family == Family::roberta && !p.is_new ? c.pad_id + 1 : 0;
+  }
+
+ private:
+  const Encoder& model_;
+  const ModelDir& from_;
+  const TransferPolicy& policy_;
+  std::set<std::string> used_;
+};
+
+void read_rows(const Source& s, Parameter& p, std::int64_t first_row) {
+  float* out = p.value.data<float>();
+  s.tensor.read_f32(out);
+  if (!s.repeats_rows) return;
+  const std::int64_t have = s.tensor.shape()[0], cols = p.shape[1], period = have - first_row;
+  for (std::int64_t r = have; r < p.shape[0]; ++r)
+    std::memcpy(out + r * cols, out + (r - period) * cols, static_cast<std::size_t>(cols) * sizeof(float));
+}
+
+/// transformers' start of a head: N(0, initializer_range), biases zero.
+void initialise_head(Parameter& p, const EncoderConfig& c, std::uint64_t seed) {
+  const float range = c.source.value("initializer_range", 0.02f);
+  RandomStream random(seed, stream_of(p.name));
+  float* out = p.value.data<float>();
+  for (std::int64_t i = 0; i < p.shape.numel(); ++i) out[i] = p.shape.rank() == 1 ? 0.0f : range * random.normal();
+}
+
+void initialise_mixer(Parameter& p, const EncoderConfig& c, const TransferPolicy& policy) {
+  const std::string layer_at = c.prefix() + "encoder.layer.";
+  const auto layer = static_cast<std::size_t>(std::stol(p.name.substr(layer_at.size())));
+  const EncoderConfig::LayerMixer& m = c.mixers[layer];
+  find_mixer(m.name).initialise({p, m.options, policy.seed, policy.typical_length, policy.longest});
+}
+
+std::string million(std::int64_t n) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f M", static_cast<double>(n) * 1e-6);
+  return text;
+}
+
+}  // namespace
+
+std::string TransferReport::text(bool names) const {
+  const auto total = [](const std::vector<Entry>& entries) {
+    std::int64_t n = 0;
+    for (const Entry& e : entries) n += e.numel;
+    return std::to_string(entries.size()) + " (" + million(n) + " values)";
+  };
+  std::string s = "tensors: copied " + total(copied) + ", mapped " + total(mapped) + ", new " + total(created) +
+                  ", dropped " + total(dropped);
+  if (!names) return s;
+  for (const Entry& e : mapped)
+    s += "\n  mapped  " + e.source + " -> " + e.parameter + (e.note.empty() ? "" : ": " + e.note);
+  for (const Entry& e : created) s += "\n  new     " + e.parameter;
+  for (const Entry& e : dropped) s += "\n  dropped " + e.source;
+  return s;
+}
+
+nlohmann::json TransferReport::json() const {
+  nlohmann::json j = {{"copied", copied.size()}, {"mapped", mapped.size()}};
+  j["new"] = nlohmann::json::array();
+  j["dropped"] = nlohmann::json::array();
+  for (const Entry& e : created) j["new"].push_back(e.parameter);
+  for (const Entry& e : dropped) j["dropped"].push_back(e.source);
+  return j;
+}
+
+TransferReport load_parameters(Encoder& model, const ModelDir& from, const TransferPolicy& policy) {
+  Transfer transfer(model, from, policy);
+  for (Parameter& p : model.parameters().all()) {
+    const Source s = transfer.find(p);
+    if (s.tensor)
+      read_rows(s, p, transfer.first_row(p));
+    else if (p.is_new)
+      initialise_mixer(p, model.config(), policy);
+    else
+      initialise_head(p, model.config(), policy.seed);
+  }
+  transfer.account_for_leftovers();
+  return transfer.report;
+}
+
+TransferReport plan_transfer(const Encoder& model, const ModelDir& from, const TransferPolicy& policy) {
+  Transfer transfer(model, from, policy);
+  for (const Parameter& p : model.parameters().all()) transfer.find(p);
+  transfer.account_for_leftovers();
+  return transfer.report;
+}
+
+bool has_head(const ModelDir& dir) {
+  return static_cast<bool>(dir.find("classifier.weight")) || dir.find("classifier.out_proj.weight");
+}
+
+EncoderConfig read_encoder_config(const ModelDir& dir) {
+  EncoderConfig c = EncoderConfig::from_json(dir.config(), dir.path() + "/config.json");
+  if (!has_head(dir)) c.labels.clear();
+  return c;
+}
+
+void replace_mixers(EncoderConfig& config, const std::string& layers, const std::string& mixer,
+                    const nlohmann::json& options) {
+  const nlohmann::json checked = find_mixer(mixer).check_options(options);
+  std::vector<bool> chosen(config.mixers.size(), layers == "all");
+  const auto bad = [&](const std::string& part) {
+    return usage_error("--layers: '" + part + "' is no layer or range of the " + std::to_string(chosen.size()) +
+                       " layers (0 to " + std::to_string(chosen.size() - 1) + ")");
+  };
+  for (std::size_t at = 0; layers != "all" && at <= layers.size();) {
+    const std::size_t comma = std::min(layers.find(',', at), layers.size());
+    const std::string part = layers.substr(at, comma - at);
+    std::size_t first = 0, last = 0;
+    int read = 0;
+    if (std::sscanf(part.c_str(), "%zu-%zu%n", &first, &last, &read) == 2 && read == static_cast<int>(part.size())) {
+    } else if (std::sscanf(part.c_str(), "%zu%n", &first, &read) == 1 && read == static_cast<int>(part.size())) {
+      last = first;
+    } else {
+      throw bad(part);
+    }
+    if (first > last || last >= chosen.size()) throw bad(part);
+    for (std::size_t i = first; i <= last; ++i) chosen[i] = true;
+    at = comma + 1;
+  }
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    if (chosen[i]) config.mixers[i] = {mixer, checked};
+}
+
+std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, MemClass cls) {
+  auto model = std::make_unique<Encoder>(read_encoder_config(from));
+  plan_transfer(*model, from, {});  // every complaint comes before any memory is taken
+  model->parameters().allocate(memory, cls, false);
+  load_parameters(*model, from, {});
+  return model;
+}
+
+void write_weights(const ParameterSet& parameters, const std::string& path) {
+  SafetensorsWriter w(path);
+  for (const Parameter& p : parameters.all()) {
+    std::vector<std::int64_t> shape;
+    for (int i = 0; i < p.shape.rank(); ++i) shape.push_back(p.shape[i]);
+    w.declare(p.name, "F32", shape);
+  }
+  for (const Parameter& p : parameters.all()) w.write(p.name, p.value.data<float>());
+  w.commit();
+}
+
+void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from) {
+  AtomicDirectory out(directory);
+  copy_tokenizer_files(tokenizer_from, out.staging());
+  write_file_atomically(out.staging() + "/config.json", model.config().to_json().dump(2) + "\n");
+  write_weights(model.parameters(), out.staging() + "/model.safetensors");
+  out.commit();
+}
+
+}  // namespace cald

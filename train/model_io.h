@@ -1,0 +1,62 @@
+// Encoders from and to model directories, with a report that accounts for every tensor.
+#pragma once
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "data/model_dir.h"
+#include "models/encoder.h"
+
+namespace cald {
+
+/// What became of every tensor when parameters were filled from a checkpoint.
+struct TransferReport {
+  struct Entry {
+    std::string parameter, source, note;
+    std::int64_t numel;
+  };
+  std::vector<Entry> copied;   ///< same name
+  std::vector<Entry> mapped;   ///< another name, or rows repeated
+  std::vector<Entry> created;  ///< not in the checkpoint: initialised
+  std::vector<Entry> dropped;  ///< in the checkpoint, not in the model
+
+  /// One line with counts; with `names`, a line for everything that was not simply copied.
+  std::string text(bool names) const;
+  nlohmann::json json() const;
+};
+
+/// What a load may create or leave behind. Anything else that is missing, left over or of another shape is an Error.
+struct TransferPolicy {
+  bool create_head = false;    ///< the checkpoint has no classification head
+  bool replace_head = false;   ///< its head is not wanted (other labels)
+  bool create_mixers = false;  ///< conversion: new mixer parameters
+  bool drop_mixers = false;    ///< conversion: attention's own parameters have no place in the new mixer
+  std::uint64_t seed = 0;
+  double typical_length = 32;  ///< tokens, for starts that imitate attention
+  std::int64_t longest = 128;
+};
+
+/// Fills the allocated parameters of `model` from the directory. A longer position table repeats the checkpoint's rows.
+TransferReport load_parameters(Encoder& model, const ModelDir& from, const TransferPolicy& policy);
+/// The same accounting without memory: what load_parameters would do.
+TransferReport plan_transfer(const Encoder& model, const ModelDir& from, const TransferPolicy& policy);
+
+/// True if the directory's weights hold a classification head.
+bool has_head(const ModelDir& dir);
+/// The configuration, without labels where the directory has no head.
+EncoderConfig read_encoder_config(const ModelDir& dir);
+
+/// Replaces the mixers of `layers` ("all" or a list such as "0,2,4-5") by `mixer` with its options.
+void replace_mixers(EncoderConfig& config, const std::string& layers, const std::string& mixer,
+                    const nlohmann::json& options);
+
+/// An encoder ready to run, without gradients: for evaluation, prediction and teachers.
+std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, MemClass cls);
+
+/// Writes a model directory atomically; the tokenizer's files are copied from `tokenizer_from`.
+void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from);
+/// Writes the parameters' values alone.
+void write_weights(const ParameterSet& parameters, const std::string& path);
+
+}  // namespace cald

@@ -1,0 +1,31 @@
+#include "train/planned_memory.h"
+
+namespace cald {
+
+const MemoryPlan& PlannedMemory::add(const PlanKey& key, MemoryPlan plan) {
+  const auto it = plans_.emplace(key, std::move(plan)).first;
+  if (!largest_ || it->second.bytes > bytes_) {
+    largest_ = &it->second;
+    largest_key_ = &it->first;
+    bytes_ = it->second.bytes;
+  }
+  return it->second;
+}
+
+const MemoryPlan& PlannedMemory::planned(const PlanKey& key) const {
+  const auto it = plans_.find(key);
+  if (it == plans_.end())
+    throw Error("memory plan: no plan for " + key.phase + " with " + std::to_string(key.batch) + " x " +
+                std::to_string(key.seq) + " tokens");
+  return it->second;
+}
+
+void* PlannedMemory::arena() {
+  if (!arena_ || arena_->bytes < bytes_) {
+    arena_.reset();  // before the larger one is taken
+    arena_ = heap_.allocate(bytes_, MemClass::activations, "arena");
+  }
+  return arena_->data;
+}
+
+}  // namespace cald
