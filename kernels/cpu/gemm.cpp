@@ -1,0 +1,222 @@
+// Matrix products by oneDNN's matmul primitive (2.6); no other file knows oneDNN. The sum of columns is plain code.
+#include "kernels/gemm.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <dnnl.hpp>
+#include <string>
+#include <unordered_map>
+
+namespace cald {
+namespace {
+
+/// One operand as oneDNN sees it: extents in the product's order, strides in elements.
+struct Layout {
+  dnnl::memory::dims dims, strides;
+  bool operator==(const Layout&) const = default;
+};
+
+struct Operands {
+  std::int64_t m, n, k;
+  Layout a, b, bias, c;
+};
+
+void check_operand(const TensorRef& t, const char* what, bool batched) {
+  const bool ok =
+      batched ? t.shape.rank() == 3 && (t.cols() <= 1 || t.strides[-1] == 1) : t.shape.rank() >= 1 && t.is_matrix();
+  if (!ok || t.dtype != DType::f32)
+    throw Error(std::string("gemm: ") + what + " of shape " + t.shape.str() + " with strides " + t.strides.str() +
+                " must be f32 " + (batched ? "[batch, rows, cols]" : "[rows, cols]") +
+                " with unit stride inside a row");
+}
+
+Layout layout_of(const TensorRef& t, const char* what, bool transposed, bool batched) {
+  check_operand(t, what, batched);
+  const std::int64_t rows = batched ? t.dim(1) : t.rows(), cols = t.cols();
+  // Of one row the stride means nothing; oneDNN wants it plausible all the same.
+  const std::int64_t step = rows > 1 ? t.row_stride() : std::max<std::int64_t>(cols, 1);
+  Layout l = transposed ? Layout{{cols, rows}, {1, step}} : Layout{{rows, cols}, {step, 1}};
+  if (batched) {
+    l.dims.insert(l.dims.begin(), t.dim(0));
+    l.strides.insert(l.strides.begin(), t.dim(0) > 1 ? t.strides[0] : rows * step);
+  }
+  return l;
+}
+
+Operands operands_of(const Gemm& g) {
+  Operands o{};
+  o.a = layout_of(g.a, "a", g.transpose_a, g.batched);
+  o.b = layout_of(g.b, "b", g.transpose_b, g.batched);
+  o.c = layout_of(g.c.to, "c", false, g.batched);
+  const std::size_t first = g.batched ? 1 : 0;
+  o.m = o.c.dims[first], o.n = o.c.dims[first + 1], o.k = o.a.dims[first + 1];
+  const bool fits = o.a.dims[first] == o.m && o.b.dims[first] == o.k && o.b.dims[first + 1] == o.n &&
+                    (!g.batched || (o.a.dims[0] == o.c.dims[0] && o.b.dims[0] == o.c.dims[0]));
+  if (!fits)
+    throw Error("gemm: a " + g.a.shape.str() + (g.transpose_a ? "^T" : "") + " times b " + g.b.shape.str() +
+                (g.transpose_b ? "^T" : "") + " does not give c " + g.c.to.shape.str());
+  if (g.bias.present) {
+    if (g.batched || g.bias.numel() != o.n || g.bias.dtype != DType::f32 || !g.bias.is_contiguous())
+      throw Error("gemm: bias has shape " + g.bias.shape.str() + ", wanted f32 [" + std::to_string(o.n) + "]");
+    o.bias = {{1, o.n}, {o.n, 1}};
+  }
+  return o;
+}
+
+/// What a primitive is compiled for. With alpha, bias is not oneDNN's (it would be scaled too), see run().
+struct Key {
+  Layout a, b, c;
+  bool bias, add;
+  float alpha;
+  int threads;
+  bool operator==(const Key&) const = default;
+};
+
+struct KeyHash {
+  std::size_t operator()(const Key& k) const {
+    std::uint64_t h = (k.bias ? 2u : 0u) + (k.add ? 1u : 0u) + 4u * static_cast<unsigned>(k.threads);
+    for (const Layout* l : {&k.a, &k.b, &k.c})
+      for (const auto* v : {&l->dims, &l->strides})
+        for (std::int64_t x : *v) h = (h ^ static_cast<std::uint64_t>(x)) * 0x9E3779B97F4A7C15u;
+    return h ^ (h >> 32);
+  }
+};
+
+struct Compiled {
+  dnnl::matmul::primitive_desc desc;
+  dnnl::matmul primitive;
+  std::uint64_t last_use = 0;
+};
+
+/// oneDNN's handles and the compiled products of one thread of control.
+///
+/// oneDNN has its own cache, but asking it costs 0.03 ms and more a call, as much as a small product takes. Compiled
+/// products hold no tensor and no result depends on what is cached, so a cache beside it is safe; it belongs to the
+/// calling thread, which spares a lock.
+struct Library {
+  static constexpr std::size_t kMaxCompiled = 256;
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::unordered_map<Key, Compiled, KeyHash> compiled;
+  std::uint64_t clock = 0;
+
+  static Library& here() {
+    static thread_local Library library;
+    return library;
+  }
+
+  Compiled& find(const Key& key) {
+    auto it = compiled.find(key);
+    if (it == compiled.end()) {
+      if (compiled.size() == kMaxCompiled) drop_oldest();
+      it = compiled.emplace(key, compile(key)).first;
+    }
+    it->second.last_use = ++clock;
+    return it->second;
+  }
+
+ private:
+  void drop_oldest() {
+    auto oldest = compiled.begin();
+    for (auto it = compiled.begin(); it != compiled.end(); ++it)
+      if (it->second.last_use < oldest->second.last_use) oldest = it;
+    compiled.erase(oldest);
+  }
+
+  Compiled compile(const Key& key) {
+    const auto f32 = dnnl::memory::data_type::f32;
+    const auto desc_of = [&](const Layout& l) { return dnnl::memory::desc(l.dims, f32, l.strides); };
+    const std::int64_t n = key.c.dims.back();
+    const dnnl::matmul::desc desc =
+        key.bias ? dnnl::matmul::desc(desc_of(key.a), desc_of(key.b), desc_of({{1, n}, {n, 1}}), desc_of(key.c))
+                 : dnnl::matmul::desc(desc_of(key.a), desc_of(key.b), desc_of(key.c));
+    dnnl::primitive_attr attr;
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (key.alpha != 1.0f) attr.set_output_scales(0, {key.alpha});
+    if (key.add) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attr.set_post_ops(sum);
+    }
+    const dnnl::matmul::primitive_desc pd(desc, attr, engine);
+    return {pd, dnnl::matmul(pd)};
+  }
+};
+
+/// oneDNN takes its number of threads from OpenMP's setting of the calling thread.
+class ThreadCount {
+ public:
+  explicit ThreadCount(int n) : before_(omp_get_max_threads()) { omp_set_num_threads(n); }
+  ~ThreadCount() { omp_set_num_threads(before_); }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int before_;
+};
+
+/// Products without any element of a or b are left to run() itself.
+bool is_empty(const Operands& o, const Gemm& g) { return g.c.to.numel() == 0 || o.k == 0; }
+
+/// The bias goes through oneDNN unless alpha would scale it.
+bool bias_apart(const Gemm& g) { return g.bias.present && g.alpha != 1.0f; }
+
+Key key_of(const Operands& o, const Gemm& g, const Exec& exec) {
+  return {
+      o.a, o.b, o.c, g.bias.present && !bias_apart(g), g.c.add || bias_apart(g), g.alpha, std::max(exec.threads, 1)};
+}
+
+template <class Fn>
+auto with_library(const Operands& o, int threads, const Fn& fn) {
+  try {
+    const ThreadCount set(threads);
+    return fn(Library::here());
+  } catch (const dnnl::error& e) {
+    throw Error("gemm: oneDNN: " + std::string(e.what()) + " (M " + std::to_string(o.m) + ", N " + std::to_string(o.n) +
+                ", K " + std::to_string(o.k) + ")");
+  }
+}
+
+/// c's rows become (or are increased by) the bias, or become zero without one.
+void start_from_bias(const Operands& o, const Gemm& g) {
+  if (g.c.add && !g.bias.present) return;
+  const std::int64_t batches = g.batched ? o.c.dims[0] : 1;
+  for (std::int64_t i = 0; i < batches; ++i)
+    for (std::int64_t r = 0; r < o.m; ++r) {
+      float* row = g.c.to.f32() + (g.batched ? i * o.c.strides[0] + r * o.c.strides[1] : r * o.c.strides[0]);
+      for (std::int64_t j = 0; j < o.n; ++j)
+        row[j] = (g.c.add ? row[j] : 0.0f) + (g.bias.present ? g.bias.f32()[j] : 0.0f);
+    }
+}
+
+}  // namespace
+
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const Gemm& g) {
+  const Operands o = operands_of(g);
+  if (is_empty(o, g)) return 0;
+  const Key key = key_of(o, g, exec);
+  return with_library(o, key.threads, [&](Library& l) { return l.find(key).desc.scratchpad_desc().get_size(); });
+}
+
+template <>
+void run<Device::cpu>(Exec& exec, const Gemm& g) {
+  const Operands o = operands_of(g);
+  if (is_empty(o, g)) return start_from_bias(o, g);
+  if (bias_apart(g)) start_from_bias(o, g);
+  const Key key = key_of(o, g, exec);
+  with_library(o, key.threads, [&](Library& l) {
+    Compiled& c = l.find(key);
+    const auto memory = [&](const dnnl::memory::desc& d, void* data) { return dnnl::memory(d, l.engine, data); };
+    std::unordered_map<int, dnnl::memory> args{{DNNL_ARG_SRC, memory(c.desc.src_desc(), g.a.data)},
+                                               {DNNL_ARG_WEIGHTS, memory(c.desc.weights_desc(), g.b.data)},
+                                               {DNNL_ARG_DST, memory(c.desc.dst_desc(), g.c.to.data)},
+                                               {DNNL_ARG_SCRATCHPAD, memory(c.desc.scratchpad_desc(), exec.workspace)}};
+    if (key.bias) args.emplace(DNNL_ARG_BIAS, memory(c.desc.bias_desc(), g.bias.data));
+    c.primitive.execute(l.stream, args);
+    l.stream.wait();
+  });
+}
+
+}  // namespace cald
