@@ -93,6 +93,19 @@ void find_peak(MemoryPlan& plan) {
 
 }  // namespace
 
+bool fits_into(const MemoryPlan& larger, const std::vector<MemoryEvent>& events, MemoryPlan& plan) {
+  if (events.size() != larger.events.size()) return false;
+  for (std::size_t t = 0; t < events.size(); ++t) {
+    const MemoryEvent &a = events[t], &b = larger.events[t];
+    if (a.id != b.id || a.take != b.take || a.bytes > b.bytes) return false;
+  }
+  plan.events = events;
+  plan.offsets = larger.offsets;
+  plan.bytes = larger.bytes;
+  find_peak(plan);
+  return true;
+}
+
 MemoryPlan plan_memory(std::vector<MemoryEvent> events) {
   MemoryPlan plan;
   plan.events = std::move(events);

@@ -26,6 +26,10 @@ struct MemoryPlan {
 /// percent of the lower bound on training graphs, and the plan carries the bound so that the gap is never hidden.
 MemoryPlan plan_memory(std::vector<MemoryEvent> events);
 
+/// A recording with the same sequence of takes and returns as `larger`, and no block larger than there, fits at the
+/// same offsets: so one plan serves all shorter batches. False, and `plan` untouched, if it is not so.
+bool fits_into(const MemoryPlan& larger, const std::vector<MemoryEvent>& events, MemoryPlan& plan);
+
 /// Blocks are rounded to the allocator's alignment, so that neighbours share no cache line.
 constexpr std::size_t planned_size(std::size_t bytes) {
   return (bytes + Allocator::kAlignment - 1) / Allocator::kAlignment * Allocator::kAlignment;

@@ -60,14 +60,14 @@ struct SquaredError {
   }
 };
 
-/// weight_a * a + weight_b * b of two scalars.
+/// weight_a * a + weight_b * b of two scalars; b may be absent.
 struct WeightedSum {
   static constexpr const char* name = "weighted_sum";
   float weight_a, weight_b;
 
   Tensor forward(Forward& f, const Tensor& a, const Tensor& b) const {
     Tensor y = f.empty({1});
-    f.launch(Add{a, b, y, weight_a, weight_b});
+    f.launch(Add{a, b ? b : a, y, weight_a, b ? weight_b : 0.0f});
     return y;
   }
   void backward(const Saved&, const Tensor& dy, Grads& g) const {

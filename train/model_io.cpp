@@ -247,6 +247,16 @@ void write_weights(const ParameterSet& parameters, const std::string& path) {
   w.commit();
 }
 
+void read_weights(ParameterSet& parameters, const std::string& path) {
+  const SafetensorsFile file(path);
+  for (Parameter& p : parameters.all()) {
+    const TensorInfo* t = file.find(p.name);
+    if (!t || t->numel() != p.shape.numel())
+      throw data_error(path, "tensor '" + p.name + "' is missing or has another size than the model's");
+    file.read_f32(*t, p.value.data<float>());
+  }
+}
+
 void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from) {
   AtomicDirectory out(directory);
   copy_tokenizer_files(tokenizer_from, out.staging());

@@ -56,7 +56,8 @@ std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, M
 
 /// Writes a model directory atomically; the tokenizer's files are copied from `tokenizer_from`.
 void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from);
-/// Writes the parameters' values alone.
+/// The parameters' values alone, to and from a safetensors file that holds exactly them.
 void write_weights(const ParameterSet& parameters, const std::string& path);
+void read_weights(ParameterSet& parameters, const std::string& path);
 
 }  // namespace cald

@@ -2,7 +2,12 @@
 
 namespace cald {
 
-const MemoryPlan& PlannedMemory::add(const PlanKey& key, MemoryPlan plan) {
+const MemoryPlan& PlannedMemory::add(const PlanKey& key, const std::vector<MemoryEvent>& events) {
+  MemoryPlan plan;
+  bool fits = false;
+  for (const auto& [other, larger] : plans_)
+    if (!fits && other.phase == key.phase) fits = fits_into(larger, events, plan);
+  if (!fits) plan = plan_memory(events);
   const auto it = plans_.emplace(key, std::move(plan)).first;
   if (!largest_ || it->second.bytes > bytes_) {
     largest_ = &it->second;

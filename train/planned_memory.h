@@ -24,7 +24,8 @@ class PlannedMemory {
   const Exec& exec() const { return exec_; }
   void observe(LaunchObserver* observer) { observer_ = observer; }
 
-  /// Records body(Context&) on the meta device and plans it, unless the key is known.
+  /// Records body(Context&) on the meta device and plans it, unless the key is known. The largest batch of a phase is
+  /// to be planned first: shorter ones then share its offsets where they can, and need no more than it.
   template <class Body>
   const MemoryPlan& plan(const PlanKey& key, Body&& body) {
     const auto it = plans_.find(key);
@@ -32,7 +33,7 @@ class PlannedMemory {
     RecordingAllocator recording;
     Context context(exec_, recording, true);
     body(context);
-    return add(key, plan_memory(recording.events()));
+    return add(key, recording.events());
   }
 
   /// Runs body(Context&) in the arena. Error if the key was not planned before the arena was made.
@@ -55,7 +56,7 @@ class PlannedMemory {
   const std::map<PlanKey, MemoryPlan>& plans() const { return plans_; }
 
  private:
-  const MemoryPlan& add(const PlanKey& key, MemoryPlan plan);
+  const MemoryPlan& add(const PlanKey& key, const std::vector<MemoryEvent>& events);
   const MemoryPlan& planned(const PlanKey& key) const;
   void* arena();
 

@@ -1,0 +1,176 @@
+#include "train/guide.h"
+
+#include <filesystem>
+
+#include "data/safetensors.h"
+#include "ops/losses.h"
+#include "train/model_io.h"
+
+namespace cald {
+namespace {
+
+constexpr std::uint32_t kTeacherStream = 1;
+
+DropoutPlan teacher_dropout(const RunOptions& o, std::int64_t step, bool by_default) {
+  const bool on = o.teacher_dropout ? *o.teacher_dropout > 0 : by_default;
+  const float rate = o.teacher_dropout ? static_cast<float>(*o.teacher_dropout) : -1.0f;
+  return {on, rate, o.seed, static_cast<std::uint32_t>(step), kTeacherStream};
+}
+
+Guidance take(EncoderOutput&& out, const GuideStep& at) {
+  Guidance g;
+  if (at.states)
+    for (const Tensor& h : out.states) g.states.push_back(h.detach());
+  if (at.logits) g.logits = out.logits.detach();
+  return g;
+}
+
+void require_same_shape(const EncoderConfig& teacher, const EncoderConfig& student, const std::string& path) {
+  const auto differ = [&](const char* what, std::int64_t t, std::int64_t s) {
+    if (t != s)
+      throw data_error(path, std::string("the teacher has ") + std::to_string(t) + " " + what + ", the student " +
+                                 std::to_string(s));
+  };
+  differ("layers", teacher.layers, student.layers);
+  differ("features", teacher.hidden, student.hidden);
+  differ("classes", static_cast<std::int64_t>(teacher.labels.size()), static_cast<std::int64_t>(student.labels.size()));
+  differ("vocabulary entries", teacher.vocab_size, student.vocab_size);
+}
+
+/// Target mode: the fine-tuned transformer, frozen.
+class TargetGuide : public Guide {
+ public:
+  TargetGuide(const RunOptions& o, const ModelDir& from, const EncoderConfig& student, Allocator& memory)
+      : options_(o), teacher_(load_encoder(from, memory, MemClass::teacher)) {
+    require_same_shape(teacher_->config(), student, from.path());
+  }
+
+  Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>&) override {
+    const Context::Scope scope(c, "teacher");
+    Tape tape(c, false);
+    return take(teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, false), at.states), at);
+  }
+  const Encoder& teacher() const override { return *teacher_; }
+
+ protected:
+  const RunOptions options_;
+  std::unique_ptr<Encoder> teacher_;
+};
+
+/// Waypoint mode: in phase i the teacher is the i-th checkpoint of a fine-tuning run.
+class WaypointGuide : public TargetGuide {
+ public:
+  WaypointGuide(const RunOptions& o, std::vector<std::string> waypoints, std::int64_t total,
+                const EncoderConfig& student, Allocator& memory)
+      : TargetGuide(o, ModelDir(waypoints.front()), student, memory), waypoints_(std::move(waypoints)), total_(total) {}
+
+  void begin_step(std::int64_t step) override {
+    const std::int64_t due = waypoint_at(step, total_, static_cast<std::int64_t>(waypoints_.size()));
+    if (due == loaded_) return;
+    load_parameters(*teacher_, ModelDir(waypoints_[static_cast<std::size_t>(due)]), {});
+    loaded_ = due;
+  }
+
+ private:
+  std::vector<std::string> waypoints_;
+  std::int64_t total_, loaded_ = 0;
+};
+
+/// Trajectory mode: the teacher is fine-tuned at the same time. One forward gives both its own loss and the states that
+/// the student is to match, which are therefore those before the teacher's step.
+class TrajectoryGuide : public Guide {
+ public:
+  TrajectoryGuide(const RunOptions& o, const ModelDir& source, const LearningRateSchedule& schedule,
+                  const EncoderConfig& student, Allocator& memory)
+      : options_(o), schedule_(schedule) {
+    EncoderConfig config = read_encoder_config(source);
+    TransferPolicy policy;
+    policy.create_head = config.labels.empty();
+    policy.replace_head = o.new_head && !config.labels.empty();
+    policy.seed = o.seed;
+    config.labels = student.labels;
+    teacher_ = std::make_unique<Encoder>(config);
+    teacher_->parameters().allocate(memory, MemClass::teacher, true);
+    load_parameters(*teacher_, source, policy);
+    require_same_shape(teacher_->config(), student, source.path());
+    const double rate = o.teacher_learning_rate.value_or(o.learning_rate);
+    optimizer_ = std::make_unique<Optimizer>(teacher_->parameters(), memory, o, rate, rate);
+  }
+
+  void begin_step(std::int64_t) override { optimizer_->clear_gradients(); }
+
+  Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>& ce) override {
+    const Context::Scope scope(c, "teacher");
+    Tape tape(c, learns(at.step));
+    EncoderOutput out = teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states);
+    ce = tape.apply(CrossEntropy{in.labels}, out.logits);
+    const Tensor scaled = tape.apply(WeightedSum{static_cast<float>(at.share), 0.0f}, *ce, Tensor{});
+    Guidance g = take(std::move(out), at);
+    out = {};
+    if (learns(at.step)) tape.backward(scaled);
+    ce = ce->detach();
+    return g;
+  }
+
+  std::string phase(std::int64_t step) const override { return learns(step) ? "learning" : "watching"; }
+
+  void update(Context& c, std::int64_t step) override {
+    if (learns(step)) optimizer_->update(c, schedule_.factor(step));
+  }
+
+  void save(const std::string& directory) const override {
+    write_weights(teacher_->parameters(), directory + "/teacher.safetensors");
+    optimizer_->save(directory + "/teacher_optimizer.safetensors");
+  }
+  void load(const std::string& directory) override {
+    read_weights(teacher_->parameters(), directory + "/teacher.safetensors");
+    optimizer_->load(directory + "/teacher_optimizer.safetensors");
+  }
+  const Encoder& teacher() const override { return *teacher_; }
+
+ private:
+  /// Only the T_u-th step's gradient moves the teacher.
+  bool learns(std::int64_t step) const { return (step + 1) % options_.teacher_interval == 0; }
+
+  const RunOptions options_;
+  LearningRateSchedule schedule_;
+  std::unique_ptr<Encoder> teacher_;
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+std::vector<std::string> list_waypoints(const std::string& run) {
+  std::vector<std::string> found;
+  for (int i = 1;; ++i) {
+    const std::string at = run + "/waypoints/" + std::to_string(i);
+    if (!std::filesystem::exists(at + "/config.json")) break;
+    found.push_back(at);
+  }
+  if (found.empty())
+    throw data_error(run, "has no waypoints/1; run 'cald finetune ... --keep-waypoints N --output " + run + "' first");
+  return found;
+}
+
+}  // namespace
+
+std::int64_t waypoint_at(std::int64_t step, std::int64_t total, std::int64_t count) {
+  const std::int64_t length = std::max<std::int64_t>(1, total / count);
+  return std::min(step / length, count - 1);
+}
+
+std::unique_ptr<Guide> make_guide(const RunOptions& o, const ModelDir& source, const LearningRateSchedule& schedule,
+                                  const EncoderConfig& student, Allocator& memory) {
+  switch (o.mode) {
+    case Mode::finetune:
+    case Mode::unguided:
+      return nullptr;
+    case Mode::target:
+      return std::make_unique<TargetGuide>(o, ModelDir(o.teacher), student, memory);
+    case Mode::trajectory:
+      return std::make_unique<TrajectoryGuide>(o, source, schedule, student, memory);
+    case Mode::waypoint:
+      return std::make_unique<WaypointGuide>(o, list_waypoints(o.waypoints), schedule.steps, student, memory);
+  }
+  return nullptr;
+}
+
+}  // namespace cald

@@ -1,0 +1,102 @@
+#include "train/optimizer.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "data/safetensors.h"
+
+namespace cald {
+
+double LearningRateSchedule::factor(std::int64_t t) const {
+  if (t < warmup) return static_cast<double>(t + 1) / static_cast<double>(warmup);
+  const double progress =
+      std::min(1.0, static_cast<double>(t - warmup) / static_cast<double>(std::max<std::int64_t>(1, steps - warmup)));
+  switch (kind) {
+    case Schedule::constant:
+      return 1.0;
+    case Schedule::linear:
+      return 1.0 - progress;
+    case Schedule::cosine:
+      return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(3.141592653589793 * progress));
+    case Schedule::exponential:
+      return std::pow(floor, progress);
+  }
+  return 1.0;
+}
+
+Optimizer::Optimizer(ParameterSet& parameters, Allocator& memory, const RunOptions& o, double rate, double new_rate)
+    : parameters_(parameters),
+      rate_(rate),
+      new_rate_(new_rate),
+      weight_decay_(o.weight_decay),
+      beta1_(o.beta1),
+      beta2_(o.beta2),
+      epsilon_(o.epsilon),
+      clip_(o.clip) {
+  const auto zeros = [&](const Parameter& p) {
+    Tensor t(memory.allocate(p.value.bytes(), MemClass::optimizer, p.name.c_str()), p.shape, DType::f32);
+    if (t.data<void>()) std::memset(t.data<void>(), 0, t.bytes());
+    return t;
+  };
+  for (const Parameter& p : parameters.all()) {
+    m_.push_back(zeros(p));
+    v_.push_back(zeros(p));
+  }
+  norm_ = Tensor(memory.allocate(sizeof(float), MemClass::optimizer, "gradient norm"), {1}, DType::f32);
+  slots_.reserve(m_.size());
+}
+
+void Optimizer::update(Context& c, double factor) {
+  slots_.clear();
+  std::size_t i = 0;
+  for (const Parameter& p : parameters_.all()) {
+    const double rate = (p.is_new ? new_rate_ : rate_) * factor;
+    if (p.has_grad)
+      slots_.push_back({p.value, p.grad, m_[i], v_[i], static_cast<float>(rate), static_cast<float>(weight_decay_)});
+    ++i;
+  }
+  c.set_op("update");
+  if (clip_ > 0) c.launch(GradientNorm{&slots_, norm_});
+  if (!c.meta()) ++updates_;
+  c.launch(AdamW{&slots_, updates_, static_cast<float>(beta1_), static_cast<float>(beta2_),
+                 static_cast<float>(epsilon_), static_cast<float>(clip_), norm_});
+}
+
+void Optimizer::clear_gradients() {
+  for (Parameter& p : parameters_.all()) p.has_grad = false;
+}
+
+void Optimizer::save(const std::string& path) const {
+  SafetensorsWriter w(path);
+  w.set_metadata("updates", std::to_string(updates_));
+  for (const Parameter& p : parameters_.all())
+    for (const char* moment : {"m.", "v."}) w.declare(moment + p.name, "F32", {p.shape.numel()});
+  std::size_t i = 0;
+  for (const Parameter& p : parameters_.all()) {
+    w.write("m." + p.name, m_[i].data<float>());
+    w.write("v." + p.name, v_[i].data<float>());
+    ++i;
+  }
+  w.commit();
+}
+
+void Optimizer::load(const std::string& path) {
+  const SafetensorsFile file(path);
+  const auto updates = file.metadata().find("updates");
+  if (updates == file.metadata().end()) throw data_error(path, "the number of updates is missing");
+  const auto read = [&](const std::string& name, const Tensor& t) {
+    const TensorInfo* info = file.find(name);
+    if (!info || info->numel() != t.numel())
+      throw data_error(path, "tensor '" + name + "' is missing or has another size than the model's");
+    file.read_f32(*info, t.data<float>());
+  };
+  std::size_t i = 0;
+  for (const Parameter& p : parameters_.all()) {
+    read("m." + p.name, m_[i]);
+    read("v." + p.name, v_[i]);
+    ++i;
+  }
+  updates_ = std::stoll(updates->second);
+}
+
+}  // namespace cald

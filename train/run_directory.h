@@ -1,0 +1,52 @@
+// A run's directory: recipe, metrics, checkpoint, models.
+//
+//   recipe.json       the resolved options
+//   metrics.jsonl     a line per step and per evaluation; no clock values, so that a resumed run's file is the same
+//   timing.jsonl      seconds and tokens per step
+//   checkpoint/       everything that the run needs to go on
+//   model/            the result
+//   waypoints/1..N/   models along a fine-tuning run
+#pragma once
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "data/atomic_file.h"
+#include "train/options.h"
+
+namespace cald {
+
+/// What of a run's progress lies neither in tensors nor in the options.
+struct RunState {
+  std::int64_t step = 0;  ///< optimizer steps done
+  double best_accuracy = -1;
+  std::int64_t best_step = 0;
+};
+
+class RunDirectory {
+ public:
+  /// Makes the directory, or with options.resume opens it. Error if a run is there and resume is off, or if it was
+  /// begun with other options: the first key that differs is named. Only threads and resume may differ.
+  explicit RunDirectory(const RunOptions& options);
+
+  const std::string& path() const { return path_; }
+  std::string model() const { return path_ + "/model"; }
+  std::string checkpoint() const { return path_ + "/checkpoint"; }
+  std::string waypoint(std::int64_t number) const { return path_ + "/waypoints/" + std::to_string(number); }
+
+  void metric(const nlohmann::ordered_json& line) { metrics_->append_line(line.dump()); }
+  void timing(const nlohmann::ordered_json& line) { timing_->append_line(line.dump()); }
+  void write_json(const std::string& name, const nlohmann::json& content);
+
+  /// Adds state.json to the checkpoint's staging directory, with the files' present lengths.
+  void write_state(const std::string& staging, const RunState& state);
+  /// The last checkpoint's state, after cutting metrics and timing back to it; nothing if there is no checkpoint.
+  std::optional<RunState> restore();
+
+ private:
+  std::string path_;
+  std::unique_ptr<AppendFile> metrics_, timing_;
+};
+
+}  // namespace cald
