@@ -14,15 +14,18 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 
-/// `s` with control characters as \xNN, cut after `limit` bytes at the end of a UTF-8 character.
+/// `s` cut after `limit` bytes at the end of a character, with control characters as \xNN and what is not UTF-8 as
+/// U+FFFD.
 std::string one_line(std::string_view s, std::size_t limit) {
   std::size_t n = s.size();
   if (n > limit) {
     n = limit;
     while (n > 0 && (static_cast<unsigned char>(s[n]) & 0xC0) == 0x80) --n;
   }
+  // The serialiser knows how to mend UTF-8.
+  const json mended = json::parse(json(s.substr(0, n)).dump(-1, ' ', false, json::error_handler_t::replace));
   std::string out;
-  for (const char c : s.substr(0, n)) {
+  for (const char c : mended.get_ref<const std::string&>()) {
     const auto u = static_cast<unsigned char>(c);
     if (u >= 32 && u != 127) {
       out += c;

@@ -18,7 +18,7 @@ nlohmann::json read_json_object(const std::string& path, std::size_t max_bytes =
 /// What a parser's exception has to say, without its class and number, on one line of bounded length.
 std::string json_error_text(const char* what);
 
-/// 'name' for messages: control characters as \xNN, cut after 120 bytes.
+/// 'name' for messages: control characters as \xNN, what is not UTF-8 as U+FFFD, cut after 120 bytes.
 std::string in_quotes(std::string_view name);
 
 }  // namespace cald
