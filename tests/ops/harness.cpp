@@ -1,0 +1,195 @@
+#include "tests/ops/harness.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "kernels/elementwise.h"
+#include "ops/losses.h"
+
+namespace cald::test {
+namespace {
+
+/// sum(r x) as far as the backward can tell: its gradient is r.
+struct WeightedTotal {
+  static constexpr const char* name = "weighted_total";
+  Tensor r;
+  Tensor forward(Forward& f, const Tensor&) const {
+    Tensor y = f.empty({1});
+    f.launch(Fill{y, 0.0f});
+    return y;
+  }
+  void backward(const Saved&, const Tensor&, Grads& g) const {
+    const GradRef dx = g[0];
+    if (dx.add)
+      g.launch(Add{r, dx.to, dx.to});
+    else
+      g.launch(Copy{r, dx.to});
+  }
+};
+
+struct Result {
+  Shape shape;
+  std::vector<float> y;
+  std::vector<std::vector<float>> grads;
+};
+
+std::vector<float> download(const Backend& b, Tape& tape, const Tensor& t) {
+  std::vector<float> out(static_cast<std::size_t>(t.numel()));
+  Tensor dense = tape.context().empty(t.shape());
+  tape.context().launch(Copy{t, dense});
+  if (!out.empty()) b.download(out.data(), dense.data<void>(), dense.bytes());
+  return out;
+}
+
+/// A view whose rows have NaNs around them and start one element off the alignment.
+Tensor upload_strided(Run& run, const Shape& shape, const std::vector<float>& values) {
+  const std::int64_t cols = shape[-1], pitch = cols + 3;
+  Shape padded = shape;
+  padded[-1] = pitch;
+  std::vector<float> data(static_cast<std::size_t>(padded.numel()), std::numeric_limits<float>::quiet_NaN());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    data[static_cast<std::size_t>(at / cols * pitch + 1 + at % cols)] = values[i];
+  }
+  return run.floats(padded, data).narrow(-1, 1, 1 + cols);
+}
+
+struct Mode {
+  int threads = 1;
+  bool strided = false;
+  bool twice = false;
+};
+
+Result run_once(const Backend& backend, const Case& c, const std::vector<std::vector<float>>& values,
+                const Expectation& e, const OpFn& op, Mode mode) {
+  const std::unique_ptr<Allocator> memory = backend.allocator();
+  Context context(Exec{backend.device, mode.threads}, *memory);
+  Tape tape(context);
+  Run run{tape, backend};
+  std::vector<Tensor> in;
+  bool any = false;
+  for (std::size_t k = 0; k < c.inputs.size(); ++k) {
+    const Input& spec = c.inputs[k];
+    const bool strided = mode.strided && spec.strided && spec.shape.rank() >= 1;
+    const Tensor x = strided ? upload_strided(run, spec.shape, values[k]) : run.floats(spec.shape, values[k]);
+    in.push_back(spec.differentiated ? tape.input(x) : x);
+    any = any || spec.differentiated;
+  }
+  const Tensor y = op(run, in);
+  Result result{y.shape(), download(backend, tape, y), {}};
+  if (!any || result.shape.numel() == 0) return result;
+  const Tensor r = run.floats(y.shape(), e.r);
+  Tensor loss = tape.apply(WeightedTotal{r}, y);
+  if (mode.twice) loss = tape.apply(WeightedSum{1, 1}, loss, tape.apply(WeightedTotal{r}, op(run, in)));
+  tape.backward(loss);
+  for (std::size_t k = 0; k < in.size(); ++k) {
+    const Tensor g = tape.grad(in[k]);
+    result.grads.push_back(g ? download(backend, tape, g) : std::vector<float>{});
+  }
+  return result;
+}
+
+Wanted doubled(Wanted w) {
+  for (double& v : w.values) v *= 2;
+  w.tolerance *= 2;
+  return w;
+}
+
+void compare(const Result& got, const Case& c, const Expectation& e, bool twice, const std::string& what) {
+  ASSERT_EQ(got.shape, e.shape) << what;
+  expect_near(got.y, e.y, what + ", value");
+  if (got.grads.empty()) return;
+  for (std::size_t k = 0; k < c.inputs.size(); ++k)
+    if (c.inputs[k].differentiated)
+      expect_near(got.grads[k], twice ? doubled(e.grads[k]) : e.grads[k],
+                  what + ", gradient of input " + std::to_string(k));
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+}  // namespace
+
+std::shared_ptr<Storage> PoisonedAllocator::allocate(std::size_t bytes, MemClass cls, const char* op) {
+  auto s = HeapAllocator::allocate(bytes, cls, op);
+  std::memset(s->data, 0xFF, bytes);
+  return s;
+}
+
+const std::vector<Backend>& backends() {
+  const auto copy = [](void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); };
+  static const std::vector<Backend> all{
+      {"cpu", Device::cpu, [] { return std::make_unique<PoisonedAllocator>(); }, copy, copy}};
+  return all;
+}
+
+Tensor Run::upload(const void* data, const Shape& shape, DType dtype) {
+  Tensor t = tape.context().empty(shape, dtype);
+  if (t.bytes()) backend.upload(t.data<void>(), data, t.bytes());
+  return t;
+}
+
+Wanted wanted(std::vector<double> exact, const std::vector<float>& naive) {
+  double error = 0, largest = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    error = std::max(error, std::abs(exact[i] - static_cast<double>(naive[i])));
+    largest = std::max(largest, std::abs(exact[i]));
+  }
+  const auto top = static_cast<float>(largest);
+  const double ulp = static_cast<double>(std::nextafter(top, std::numeric_limits<float>::infinity()) - top);
+  return {std::move(exact), std::max(2 * error, 2 * ulp)};
+}
+
+void expect_near(const std::vector<float>& got, const Wanted& want, const std::string& what) {
+  ASSERT_EQ(got.size(), want.values.size()) << what;
+  int failures = 0;
+  for (std::size_t i = 0; i < got.size() && failures < 3; ++i) {
+    if (std::abs(static_cast<double>(got[i]) - want.values[i]) <= want.tolerance) continue;
+    ADD_FAILURE() << what << ", element " << i << ": got " << got[i] << ", wanted " << want.values[i] << " within "
+                  << want.tolerance;
+    ++failures;
+  }
+}
+
+void expect_derivative(double got, double difference, double scale, const std::string& what) {
+  EXPECT_NEAR(got, difference, 1e-7 * scale) << what;
+}
+
+std::vector<float> normal_values(std::int64_t n, std::uint64_t seed, std::uint64_t stream, float scale) {
+  RandomStream random(seed, stream);
+  std::vector<float> v(static_cast<std::size_t>(n));
+  for (float& x : v) x = scale * random.normal();
+  return v;
+}
+
+std::vector<std::vector<float>> draw_inputs(const Case& c) {
+  std::vector<std::vector<float>> values;
+  for (std::size_t k = 0; k < c.inputs.size(); ++k) {
+    const Input& in = c.inputs[k];
+    values.push_back(in.values.empty() ? normal_values(in.shape.numel(), c.seed, k, in.scale) : in.values);
+  }
+  return values;
+}
+
+void check_runs(const Case& c, const std::vector<std::vector<float>>& values, const Expectation& e, const OpFn& op) {
+  for (const Backend& b : backends()) {
+    for (int threads : {1, 2}) {
+      const std::string what = c.name + " on " + b.name + ", " + std::to_string(threads) + " threads";
+      const Result first = run_once(b, c, values, e, op, {.threads = threads});
+      compare(first, c, e, false, what);
+      const Result again = run_once(b, c, values, e, op, {.threads = threads});
+      EXPECT_TRUE(same_bits(first.y, again.y)) << what << ": a second run gives other bits";
+      for (std::size_t k = 0; k < first.grads.size(); ++k)
+        EXPECT_TRUE(same_bits(first.grads[k], again.grads[k]))
+            << what << ": a second run gives other bits in gradient " << k;
+      compare(run_once(b, c, values, e, op, {.threads = threads, .strided = true}), c, e, false, what + ", strided");
+      compare(run_once(b, c, values, e, op, {.threads = threads, .twice = true}), c, e, true, what + ", used twice");
+    }
+  }
+}
+
+}  // namespace cald::test

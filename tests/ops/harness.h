@@ -1,0 +1,172 @@
+// One call tests one op: values, gradients, threads, strides, accumulation.
+//
+// A test writes the op's forward once, as a template over the number type:
+//
+//   check_op({"sum", {{{3, 5}}, {{3, 5}}}},
+//            []<class T>(const Inputs<T>& in) {
+//              Array<T> y(in[0].shape);
+//              for (std::size_t i = 0; i < y.data.size(); ++i) y.data[i] = in[0].data[i] + in[1].data[i];
+//              return y;
+//            },
+//            [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Sum{}, in[0], in[1]); });
+//
+// From it follow the wanted values (in double), the wanted gradients of sum(r y) with random r (Dual<double>, itself
+// checked by central differences), and the tolerances: twice the largest error of the same code in float, at least two
+// units in the last place of the largest wanted value.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/autograd.h"
+#include "tests/ops/dual.h"
+
+namespace cald::test {
+
+/// Where ops under test run. A backend that joins backends() is tested by every test of an op.
+struct Backend {
+  const char* name;
+  Device device;
+  std::function<std::unique_ptr<Allocator>()> allocator;
+  std::function<void(void*to, const void*from, std::size_t bytes)> upload, download;
+};
+const std::vector<Backend>& backends();
+
+/// Heap memory filled with NaNs, so that a kernel that reads what nobody wrote is found out.
+class PoisonedAllocator : public HeapAllocator {
+ public:
+  std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override;
+};
+
+struct Input {
+  Shape shape;
+  bool differentiated = true;
+  bool strided = true;          ///< the op accepts rows with a stride and any alignment of an element
+  float scale = 1.0f;           ///< normal values with this standard deviation ...
+  std::vector<float> values{};  ///< ... unless they are given
+};
+
+struct Case {
+  std::string name;
+  std::vector<Input> inputs;
+  std::uint64_t seed = 1;
+};
+
+/// One run of the op: its tape, and constants for it on the backend's device.
+struct Run {
+  Tape& tape;
+  const Backend& backend;
+  Tensor upload(const void* data, const Shape& shape, DType dtype);
+  Tensor floats(const Shape& shape, const std::vector<float>& values) {
+    return upload(values.data(), shape, DType::f32);
+  }
+  Tensor ints(const Shape& shape, const std::vector<std::int32_t>& values) {
+    return upload(values.data(), shape, DType::i32);
+  }
+};
+
+template <class T>
+using Inputs = std::vector<Array<T>>;
+using OpFn = std::function<Tensor(Run&, const std::vector<Tensor>&)>;
+
+/// Wanted numbers with the largest error allowed to each.
+struct Wanted {
+  std::vector<double> values;
+  double tolerance = 0;
+};
+/// values, and what `naive` (the same in float) allows.
+Wanted wanted(std::vector<double> exact, const std::vector<float>& naive);
+/// Fails the test where got departs from wanted.
+void expect_near(const std::vector<float>& got, const Wanted& want, const std::string& what);
+
+/// n normal values of the given stream.
+std::vector<float> normal_values(std::int64_t n, std::uint64_t seed, std::uint64_t stream, float scale = 1.0f);
+/// The inputs' values as `check_op` draws them.
+std::vector<std::vector<float>> draw_inputs(const Case& c);
+
+struct Expectation {
+  Shape shape;
+  Wanted y;
+  std::vector<Wanted> grads;  ///< by input; empty where not differentiated
+  std::vector<float> r;
+};
+/// Runs the op on every backend, on one and two threads, twice; with strided inputs; and with its inputs used twice.
+void check_runs(const Case& c, const std::vector<std::vector<float>>& values, const Expectation& e, const OpFn& op);
+void expect_derivative(double got, double difference, double scale, const std::string& what);
+
+template <class T>
+Inputs<T> as_inputs(const Case& c, const std::vector<std::vector<float>>& values) {
+  Inputs<T> in;
+  for (std::size_t k = 0; k < c.inputs.size(); ++k) {
+    Array<T> a(c.inputs[k].shape);
+    for (std::size_t i = 0; i < a.data.size(); ++i) a.data[i] = T(values[k][i]);
+    in.push_back(std::move(a));
+  }
+  return in;
+}
+
+/// d sum(r y) / d input k, element by element.
+template <class T, class Reference>
+std::vector<T> reference_gradient(const Reference& reference, const Inputs<Dual<T>>& inputs, std::size_t k,
+                                  const std::vector<float>& r) {
+  Inputs<Dual<T>> in = inputs;
+  std::vector<T> g;
+  for (auto& x : in[k].data) {
+    x.d = T(1);
+    const Array<Dual<T>> y = reference(in);
+    T sum(0);
+    for (std::size_t i = 0; i < r.size(); ++i) sum += T(r[i]) * y.data[i].d;
+    g.push_back(sum);
+    x.d = T(0);
+  }
+  return g;
+}
+
+/// Compares a few derivatives with central differences.
+template <class Reference>
+void check_differences(const Reference& reference, Inputs<double> in, std::size_t k, const Expectation& e,
+                       const std::string& what) {
+  const auto total = [&] {
+    const Array<double> y = reference(in);
+    double sum = 0;
+    for (std::size_t i = 0; i < e.r.size(); ++i) sum += e.r[i] * y.data[i];
+    return sum;
+  };
+  double largest = 1;
+  for (double g : e.grads[k].values) largest = std::max(largest, std::abs(g));
+  const std::size_t n = in[k].data.size();
+  for (std::size_t i = 0; i < n; i += n / 3 + 1) {
+    double& x = in[k].data[i];
+    const double at = x, h = 1e-5;
+    x = at + h;
+    const double above = total();
+    x = at - h;
+    const double below = total();
+    x = at;
+    expect_derivative(e.grads[k].values[i], (above - below) / (2 * h), largest, what + ", difference");
+  }
+}
+
+/// Tests `op` against `reference`; see the head of this file.
+template <class Reference>
+void check_op(const Case& c, const Reference& reference, const OpFn& op) {
+  const auto values = draw_inputs(c);
+  const Inputs<double> exact_in = as_inputs<double>(c, values);
+  const Array<double> exact = reference(exact_in);
+  Expectation e;
+  e.shape = exact.shape;
+  e.y = wanted(exact.data, reference(as_inputs<float>(c, values)).data);
+  e.r = normal_values(exact.shape.numel(), c.seed, 1000);
+  const auto dual = as_inputs<Dual<double>>(c, values);
+  const auto dual_float = as_inputs<Dual<float>>(c, values);
+  for (std::size_t k = 0; k < c.inputs.size(); ++k) {
+    e.grads.emplace_back();
+    if (!c.inputs[k].differentiated) continue;
+    e.grads[k] = wanted(reference_gradient<double>(reference, dual, k, e.r),
+                        reference_gradient<float>(reference, dual_float, k, e.r));
+    check_differences(reference, exact_in, k, e, c.name + ": input " + std::to_string(k));
+  }
+  check_runs(c, values, e, op);
+}
+
+}  // namespace cald::test

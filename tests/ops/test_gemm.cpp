@@ -1,0 +1,182 @@
+// Matrix products in all layouts, the linear layer, and the sum of columns.
+#include <gtest/gtest.h>
+
+#include "kernels/elementwise.h"
+#include "ops/linear.h"
+#include "tests/ops/harness.h"
+
+namespace cald::test {
+namespace {
+
+template <class T>
+Array<T> linear(const Inputs<T>& in) {
+  const auto &x = in[0], &w = in[1];
+  Shape out = x.shape;
+  out[-1] = w.dim(0);
+  Array<T> y(out);
+  for (std::int64_t i = 0; i < y.rows(); ++i)
+    for (std::int64_t j = 0; j < y.cols(); ++j) {
+      T sum(0);
+      for (std::int64_t k = 0; k < x.cols(); ++k) sum += x.at(i, k) * w.at(j, k);
+      y.at(i, j) = in.size() == 3 ? sum + in[2].at(0, j) : sum;
+    }
+  return y;
+}
+
+TEST(Linear, ValuesAndGradients) {
+  for (const Shape& x : {Shape{2, 3, 5}, Shape{1, 1}, Shape{17, 9}, Shape{1, 33}, Shape{3, 1, 2}}) {
+    for (std::int64_t out : {std::int64_t{1}, std::int64_t{7}, std::int64_t{16}}) {
+      const Case c{"linear " + x.str() + " to " + std::to_string(out), {{x}, {{out, x[-1]}}, {{out}, true, false}}};
+      check_op(
+          c, []<class T>(const Inputs<T>& in) { return linear(in); },
+          [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], in[2]); });
+      const Case without{c.name + " without bias", {c.inputs[0], c.inputs[1]}};
+      check_op(
+          without, []<class T>(const Inputs<T>& in) { return linear(in); },
+          [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], Tensor{}); });
+    }
+  }
+}
+
+TEST(Linear, NoRowsAndNoColumns) {
+  for (const Shape& x : {Shape{0, 5}, Shape{3, 0}, Shape{0, 0}}) {
+    check_op(
+        {"linear " + x.str(), {{x}, {{4, x[-1]}}, {{4}, true, false}}},
+        []<class T>(const Inputs<T>& in) { return linear(in); },
+        [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], in[2]); });
+  }
+}
+
+/// The general product as an op without gradient, for the settings that Linear does not use.
+struct Product {
+  static constexpr const char* name = "product";
+  bool ta, tb, batched, add;
+  float alpha;
+  Tensor forward(Forward& f, const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& c0) const {
+    Tensor c = f.like(c0);
+    f.launch(Copy{c0, c});
+    f.launch(Gemm{a, b, bias, {c, add}, ta, tb, batched, alpha});
+    return c;
+  }
+  void backward(const Saved&, const Tensor&, Grads&) const {}
+};
+
+template <class T>
+Array<T> product(const Inputs<T>& in, const Product& p, bool bias) {
+  Array<T> c = in[2];
+  const std::int64_t batches = p.batched ? c.dim(0) : 1, m = c.shape[-2], n = c.shape[-1];
+  const std::int64_t k = in[0].shape[p.ta ? -2 : -1];
+  for (std::int64_t b = 0; b < batches; ++b)
+    for (std::int64_t i = 0; i < m; ++i)
+      for (std::int64_t j = 0; j < n; ++j) {
+        T sum(0);
+        for (std::int64_t l = 0; l < k; ++l)
+          sum += (p.ta ? in[0].at(b * k + l, i) : in[0].at(b * m + i, l)) *
+                 (p.tb ? in[1].at(b * n + j, l) : in[1].at(b * k + l, j));
+        T& to = c.at(b * m + i, j);
+        to = (p.add ? to : T(0)) + T(static_cast<double>(p.alpha)) * sum + (bias ? in[3].at(0, j) : T(0));
+      }
+  return c;
+}
+
+Shape with_batch(bool batched, std::int64_t rows, std::int64_t cols, bool transposed) {
+  if (transposed) std::swap(rows, cols);
+  return batched ? Shape{3, rows, cols} : Shape{rows, cols};
+}
+
+TEST(Gemm, EveryLayoutAlphaBiasAndAdd) {
+  for (int bits = 0; bits < 64; ++bits) {
+    const Product p{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, bits & 16 ? 0.37f : 1.0f};
+    const bool bias = (bits & 32) != 0;
+    if (p.batched && bias) continue;
+    for (const auto& [m, n, k] :
+         {std::array{5, 7, 3}, std::array{1, 4, 9}, std::array{33, 1, 2}, std::array{6, 5, 0}}) {
+      Case c{"gemm " + std::to_string(bits) + " m " + std::to_string(m), {}};
+      c.inputs = {{with_batch(p.batched, m, k, p.ta), false},
+                  {with_batch(p.batched, k, n, p.tb), false},
+                  {with_batch(p.batched, m, n, false), false}};
+      if (bias) c.inputs.push_back({{n}, false, false});
+      check_op(
+          c, [&]<class T>(const Inputs<T>& in) { return product(in, p, bias); },
+          [&](Run& run, const std::vector<Tensor>& in) {
+            return run.tape.apply(p, in[0], in[1], bias ? in[3] : Tensor{}, in[2]);
+          });
+    }
+  }
+}
+
+TEST(Gemm, WritesOnlyItsPartOfAStridedResult) {
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  const Tensor a = context.empty({4, 3}), b = context.empty({3, 5}), whole = context.empty({4, 11});
+  context.launch(Fill{a, 2.0f});
+  context.launch(Fill{b, 0.5f});
+  context.launch(Fill{whole, -1.0f});
+  context.launch(Gemm{.a = a, .b = b, .bias = {}, .c = {whole.narrow(1, 3, 8), false}});
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 11; ++j) EXPECT_EQ(whole.data<float>()[i * 11 + j], j >= 3 && j < 8 ? 3.0f : -1.0f);
+}
+
+TEST(Gemm, NamesShapesThatDoNotFit) {
+  HeapAllocator memory;
+  Context context(Exec{}, memory);
+  const Tensor a = context.empty({4, 3}), b = context.empty({2, 5}), c = context.empty({4, 5});
+  try {
+    context.launch(Gemm{.a = a, .b = b, .bias = {}, .c = {c, false}});
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("a [4, 3] times b [2, 5] does not give c [4, 5]"), std::string::npos)
+        << e.what();
+  }
+  const Tensor wide = context.empty({3, 3, 4});
+  EXPECT_THROW(context.launch(Gemm{.a = wide.narrow(1, 0, 2), .b = b, .bias = {}, .c = {c, false}}), Error);
+}
+
+TEST(Gemm, ManyShapesOneAfterAnother) {
+  // More shapes than the cache of compiled products holds.
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  for (int round = 0; round < 2; ++round)
+    for (int n = 1; n <= 300; ++n) {
+      const Tensor a = context.empty({2, 3}), b = context.empty({3, n}), c = context.empty({2, n});
+      context.launch(Fill{a, 1.0f});
+      context.launch(Fill{b, 2.0f});
+      context.launch(Gemm{.a = a, .b = b, .bias = {}, .c = {c, false}});
+      ASSERT_EQ(c.data<float>()[2 * n - 1], 6.0f) << n;
+    }
+}
+
+/// y = sum of x's rows, with an exact gradient.
+TEST(ColumnSum, MatchesForAnyNumberOfRowsAndThreads) {
+  for (std::int64_t rows : {0, 1, 7, 8, 9, 100})
+    for (std::int64_t cols : {1, 5, 16, 37}) {
+      const std::vector<float> x = normal_values(rows * cols, 3, 0);
+      std::vector<double> exact(static_cast<std::size_t>(cols), 0.0);
+      std::vector<float> naive(static_cast<std::size_t>(cols), 0.0f);
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        exact[i % exact.size()] += static_cast<double>(x[i]);
+        naive[i % exact.size()] += x[i];
+      }
+      std::vector<float> reference;
+      for (int threads : {1, 2, 3}) {
+        PoisonedAllocator memory;
+        Context context(Exec{Device::cpu, threads}, memory);
+        const Tensor from = context.empty({rows, cols + 2}).narrow(1, 1, cols + 1), to = context.empty({cols});
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          const auto at = static_cast<std::int64_t>(i);
+          from.data<float>()[at / cols * (cols + 2) + at % cols] = x[i];
+        }
+        context.launch(ColumnSum{from, {to, false}});
+        const std::vector<float> got(to.data<float>(), to.data<float>() + cols);
+        expect_near(got, wanted(exact, naive), "column sum");
+        if (reference.empty()) reference = got;
+        EXPECT_EQ(got, reference) << "the number of threads must not matter";
+        context.launch(ColumnSum{from, {to, true}});
+        for (std::size_t j = 0; j < got.size(); ++j)
+          EXPECT_NEAR(to.data<float>()[j], 2 * got[j], 4 * wanted(exact, naive).tolerance);
+      }
+    }
+}
+
+}  // namespace
+}  // namespace cald::test
