@@ -45,7 +45,7 @@ std::vector<float> download(const Backend& b, Tape& tape, const Tensor& t) {
 }
 
 /// A view whose rows have NaNs around them and start one element off the alignment.
-Tensor upload_strided(Run& run, const Shape& shape, const std::vector<float>& values) {
+Tensor upload_strided(OpRun& run, const Shape& shape, const std::vector<float>& values) {
   const std::int64_t cols = shape[-1], pitch = cols + 3;
   Shape padded = shape;
   padded[-1] = pitch;
@@ -68,7 +68,7 @@ Result run_once(const Backend& backend, const Case& c, const std::vector<std::ve
   const std::unique_ptr<Allocator> memory = backend.allocator();
   Context context(Exec{backend.device, mode.threads}, *memory);
   Tape tape(context);
-  Run run{tape, backend};
+  OpRun run{tape, backend};
   std::vector<Tensor> in;
   bool any = false;
   for (std::size_t k = 0; k < c.inputs.size(); ++k) {
@@ -127,7 +127,7 @@ const std::vector<Backend>& backends() {
   return all;
 }
 
-Tensor Run::upload(const void* data, const Shape& shape, DType dtype) {
+Tensor OpRun::upload(const void* data, const Shape& shape, DType dtype) {
   Tensor t = tape.context().empty(shape, dtype);
   if (t.bytes()) backend.upload(t.data<void>(), data, t.bytes());
   return t;

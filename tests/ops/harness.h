@@ -8,7 +8,7 @@
 //              for (std::size_t i = 0; i < y.data.size(); ++i) y.data[i] = in[0].data[i] + in[1].data[i];
 //              return y;
 //            },
-//            [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Sum{}, in[0], in[1]); });
+//            [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Sum{}, in[0], in[1]); });
 //
 // From it follow the wanted values (in double), the wanted gradients of sum(r y) with random r (Dual<double>, itself
 // checked by central differences), and the tolerances: twice the largest error of the same code in float, at least two
@@ -53,7 +53,7 @@ struct Case {
 };
 
 /// One run of the op: its tape, and constants for it on the backend's device.
-struct Run {
+struct OpRun {
   Tape& tape;
   const Backend& backend;
   Tensor upload(const void* data, const Shape& shape, DType dtype);
@@ -67,7 +67,7 @@ struct Run {
 
 template <class T>
 using Inputs = std::vector<Array<T>>;
-using OpFn = std::function<Tensor(Run&, const std::vector<Tensor>&)>;
+using OpFn = std::function<Tensor(OpRun&, const std::vector<Tensor>&)>;
 
 /// Wanted numbers with the largest error allowed to each.
 struct Wanted {

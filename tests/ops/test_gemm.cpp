@@ -29,11 +29,11 @@ TEST(Linear, ValuesAndGradients) {
       const Case c{"linear " + x.str() + " to " + std::to_string(out), {{x}, {{out, x[-1]}}, {{out}, true, false}}};
       check_op(
           c, []<class T>(const Inputs<T>& in) { return linear(in); },
-          [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], in[2]); });
+          [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], in[2]); });
       const Case without{c.name + " without bias", {c.inputs[0], c.inputs[1]}};
       check_op(
           without, []<class T>(const Inputs<T>& in) { return linear(in); },
-          [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], Tensor{}); });
+          [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], Tensor{}); });
     }
   }
 }
@@ -43,7 +43,7 @@ TEST(Linear, NoRowsAndNoColumns) {
     check_op(
         {"linear " + x.str(), {{x}, {{4, x[-1]}}, {{4}, true, false}}},
         []<class T>(const Inputs<T>& in) { return linear(in); },
-        [](Run& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], in[2]); });
+        [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], in[2]); });
   }
 }
 
@@ -98,7 +98,7 @@ TEST(Gemm, EveryLayoutAlphaBiasAndAdd) {
       if (bias) c.inputs.push_back({{n}, false, false});
       check_op(
           c, [&]<class T>(const Inputs<T>& in) { return product(in, p, bias); },
-          [&](Run& run, const std::vector<Tensor>& in) {
+          [&](OpRun& run, const std::vector<Tensor>& in) {
             return run.tape.apply(p, in[0], in[1], bias ? in[3] : Tensor{}, in[2]);
           });
     }
