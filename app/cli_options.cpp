@@ -1,0 +1,105 @@
+// CLI11 collects texts; their meaning, and what is wrong with them, is train/option_io's matter.
+#include "app/cli_options.h"
+
+#include <algorithm>
+
+#include "data/json_text.h"
+#include "engine/base/error.h"
+#include "train/nearest_name.h"
+
+namespace cald {
+
+namespace {
+
+std::string flag_names(const OptionInfo& info, const std::string& positional) {
+  const std::string flag = "--" + info.key;
+  if (info.is_switch) return flag + ",!--no-" + info.key;
+  return info.key == positional ? info.key + "," + flag : flag;
+}
+
+/// The apps that the command line has gone through: `app`, then its chosen commands.
+std::vector<const CLI::App*> chosen(const CLI::App& app) {
+  std::vector<const CLI::App*> all{&app};
+  for (const CLI::App* sub : app.get_subcommands()) {
+    const auto more = chosen(*sub);
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  return all;
+}
+
+std::string nearest_flag(const std::vector<const CLI::App*>& apps, const std::string& word) {
+  std::vector<std::string> known;
+  for (const CLI::App* app : apps)
+    for (const CLI::Option* option : app->get_options())
+      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  return nearest_name(word, known);
+}
+
+/// The usage error of an argument that no command takes.
+Error unexpected(const CLI::App& app, const std::string& word) {
+  const auto apps = chosen(app);
+  if (word.substr(0, 1) == "-") {
+    const std::string flag = word.substr(0, word.find('='));
+    return usage_error("unknown flag " + in_quotes(flag) + ", the nearest known one is " + nearest_flag(apps, flag));
+  }
+  std::vector<std::string> commands;
+  for (const CLI::App* sub : apps.back()->get_subcommands([](const CLI::App*) { return true; }))
+    commands.push_back(sub->get_name());
+  if (commands.empty()) return usage_error("unexpected argument " + in_quotes(word));
+  return usage_error("unknown command " + in_quotes(word) + ", the nearest known one is '" +
+                     nearest_name(word, commands) + "'");
+}
+
+}  // namespace
+
+void OptionParser::add_options(CLI::App& app, const RunOptions& defaults, const KeyFilter& wanted,
+                               const std::string& positional) {
+  app.add_option("--recipe", recipe_, "JSON file of settings; flags win over it")->type_name("FILE");
+  for (const OptionInfo& info : option_list()) {
+    if (wanted && !wanted(info.key)) continue;
+    const std::string names = flag_names(info, positional);
+    const std::string text = option_text(defaults, info.key);
+    CLI::Option* option = nullptr;
+    if (info.is_switch) {
+      const std::string help = info.help + (text.empty() ? "" : text == "true" ? " [yes]" : " [no]");
+      option = app.add_flag(names, help);
+    } else {
+      option = app.add_option(names, info.help)->type_name(info.placeholder)->default_str(text);
+    }
+    option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    options_.emplace_back(info.key, option);
+  }
+}
+
+std::vector<GivenOption> OptionParser::given() const {
+  std::vector<GivenOption> all;
+  for (const auto& [key, option] : options_)
+    if (option->count() > 0) all.push_back({key, option->results().back()});
+  return all;
+}
+
+void OptionParser::apply(RunOptions& o) const {
+  const auto flags = given();
+  for (const auto& [key, text] : flags)
+    if (text.substr(0, 2) == "--") throw usage_error("--" + key + ": wanted a value, got the flag " + in_quotes(text));
+  if (recipe_.substr(0, 2) == "--") throw usage_error("--recipe: wanted a file, got the flag " + in_quotes(recipe_));
+  if (!recipe_.empty()) load_recipe(o, recipe_);
+  apply_given(o, flags);
+}
+
+void parse_command_line(CLI::App& app, int argc, const char* const* argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success&) {
+    throw;
+  } catch (const CLI::ParseError& e) {
+    // CLI11 may complain of a missing command first, where there is one that is mistyped.
+    const auto left = app.remaining(true);
+    if (!left.empty()) throw unexpected(app, left.front());
+    std::string what = e.what();
+    std::replace(what.begin(), what.end(), '\n', ' ');
+    throw usage_error(what);
+  }
+}
+
+}  // namespace cald
