@@ -51,6 +51,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace cald::HWY_NAMESPACE {
 using namespace hwy::HWY_NAMESPACE;  // NOLINT: Highway's operations are found by name
+using hwy::HWY_NAMESPACE::Add;       // rather than the launch cald::Add
 
 using Floats = ScalableTag<float>;
 using FloatVec = Vec<Floats>;
@@ -62,22 +63,22 @@ struct First {
 };
 
 template <class D>
-HWY_INLINE Vec<D> load(D d, const TFromD<D>* HWY_RESTRICT p, Whole) {
+HWY_INLINE Vec<D> load(D d, const TFromD<D>* p, Whole) {
   return LoadU(d, p);
 }
 /// Lanes that are not there read as 0. By way of a buffer: not every target can mask a load without touching memory.
 template <class D>
-HWY_INLINE Vec<D> load(D d, const TFromD<D>* HWY_RESTRICT p, First part) {
+HWY_INLINE Vec<D> load(D d, const TFromD<D>* p, First part) {
   HWY_ALIGN TFromD<D> buffer[MaxLanes(D())] = {};
   __builtin_memcpy(buffer, p, static_cast<std::size_t>(part.n) * sizeof(TFromD<D>));
   return Load(d, buffer);
 }
 template <class D>
-HWY_INLINE void store(D d, Vec<D> v, TFromD<D>* HWY_RESTRICT p, Whole) {
+HWY_INLINE void store(D d, Vec<D> v, TFromD<D>* p, Whole) {
   StoreU(v, d, p);
 }
 template <class D>
-HWY_INLINE void store(D d, Vec<D> v, TFromD<D>* HWY_RESTRICT p, First part) {
+HWY_INLINE void store(D d, Vec<D> v, TFromD<D>* p, First part) {
   HWY_ALIGN TFromD<D> buffer[MaxLanes(D())];
   Store(v, d, buffer);
   __builtin_memcpy(p, buffer, static_cast<std::size_t>(part.n) * sizeof(TFromD<D>));
@@ -93,10 +94,29 @@ HWY_INLINE void each_vector(D d, std::int64_t n, Fn fn) {
   if (i < n) fn(i, First{n - i});
 }
 
-/// The sum of v's lanes.
-HWY_INLINE float sum_lanes(FloatVec v) {
+/// v with the lanes that are not there set to 0.
+HWY_INLINE FloatVec only_part(FloatVec v, Whole) { return v; }
+HWY_INLINE FloatVec only_part(FloatVec v, First part) {
+  return IfThenElseZero(FirstN(Floats(), static_cast<std::size_t>(part.n)), v);
+}
+
+/// The sum of n terms; term(i, part) gives those from i on. Four sums run side by side, to hide the adder's latency;
+/// their order is fixed.
+template <class Fn>
+HWY_INLINE float sum_terms(std::int64_t n, Fn term) {
   const Floats d;
-  return GetLane(SumOfLanes(d, v));
+  const auto lanes = static_cast<std::int64_t>(Lanes(d));
+  FloatVec s0 = Zero(d), s1 = Zero(d), s2 = Zero(d), s3 = Zero(d);
+  std::int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    s0 = Add(s0, term(i, Whole{}));
+    s1 = Add(s1, term(i + lanes, Whole{}));
+    s2 = Add(s2, term(i + 2 * lanes, Whole{}));
+    s3 = Add(s3, term(i + 3 * lanes, Whole{}));
+  }
+  for (; i + lanes <= n; i += lanes) s0 = Add(s0, term(i, Whole{}));
+  if (i < n) s1 = Add(s1, only_part(term(i, First{n - i}), First{n - i}));
+  return GetLane(SumOfLanes(d, Add(Add(s0, s1), Add(s2, s3))));
 }
 
 /// e^x for every x: Highway's Exp ends at 104, and gives 0 for a NaN.
