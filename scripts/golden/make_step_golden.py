@@ -1,0 +1,161 @@
+"""Writes training runs of the PyTorch oracle (scripts/peer/cald_text.py) that the C++ trainer must reproduce.
+
+usage: make_step_golden.py OUT         (OUT is tests/golden; OUT/models must be there: make_model_golden.py)
+
+OUT/steps/train.tsv                    sentence <tab> label, 16 rows, read in the given order, 4 a step
+OUT/steps/train_pairs.tsv              sentence1 <tab> sentence2 <tab> label
+OUT/steps/models/<name>                what runs start from: teachers and waypoints (fine-tuned), converted students
+OUT/steps/<run>.json                   options: the flags, paths relative to OUT, all dropout 0
+                                       losses: {loss, ce, kd, ld, teacher_ce: [per step]}, f64, before each update
+                                       f32_distance: {term: max over steps of |f32 - f64| / |f64|} of PyTorch's own f32
+                                       learning_rate: [per step]
+                                       gradient_norms: {parameter: L2 norm} of step 1, f64, before clipping
+                                       final, final_f32_distance: the file below, {tensor: max |f32 - f64|}
+OUT/steps/<run>.safetensors            some of the weights after the last step, from f64; `teacher/` precedes those of
+                                       trajectory's teacher
+"""
+import json
+import os
+import shutil
+import sys
+
+import torch
+import transformers as tf
+from safetensors.torch import save_file
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [os.path.join(ROOT, "peer"), os.path.join(ROOT, "golden")]
+import cald_text as peer              # noqa: E402
+from make_model_golden import SENTENCES  # noqa: E402
+
+BERT, ROBERTA = "models/bert_h36", "models/roberta_h24"
+BASE = {"train": "steps/train.tsv", "order": "given", "batch-size": 4, "steps": 20, "learning-rate": 1e-3,
+        "schedule": "linear", "schedule-floor": 0.005, "warmup": 0, "weight-decay": 0.0, "clip": 0.0,
+        "dropout": 0.0, "teacher-dropout": 0.0, "max-length": 33}
+AT = "steps/models/"
+
+# Written first, in this order: later ones start from earlier ones. Each is the oracle's own --output.
+STARTS = {
+    "bert_finetuned": {"model": BERT, "mode": "finetune", "keep-waypoints": 2, "warmup": 4},
+    "bert_none": {"model": BERT, "mode": "unguided", "steps": 0, "mixer-k": 8, "seed": 1},
+    "bert_key_value": {"model": BERT, "mode": "unguided", "steps": 0, "mixer-k": 7, "seed": 2, "mixer-share": "key-value"},
+    "bert_layerwise": {"model": BERT, "mode": "unguided", "steps": 0, "mixer-k": 8, "seed": 3, "mixer-share": "layerwise"},
+    "bert_finetuned_none": {"model": AT + "bert_finetuned/waypoints/2", "mode": "unguided", "steps": 0, "mixer-k": 8, "seed": 4},
+    "roberta_finetuned": {"model": ROBERTA, "mode": "finetune"},
+    "roberta_finetuned_none": {"model": AT + "roberta_finetuned", "mode": "unguided", "steps": 0, "mixer-k": 5, "seed": 5},
+}
+TEACHER = {"teacher": AT + "bert_finetuned/waypoints/2"}
+
+RUNS = {
+    "bert_finetune": {"model": BERT, "mode": "finetune", "warmup": 4},
+    "bert_finetune_decay_clip": {"model": BERT, "mode": "finetune", "weight-decay": 0.1, "clip": 0.5,
+                                 "schedule": "cosine", "schedule-floor": 0.1, "warmup": 3},
+    "bert_finetune_pairs": {"model": BERT, "mode": "finetune", "train": "steps/train_pairs.tsv",
+                            "text-column": "sentence1", "pair-column": "sentence2", "schedule": "constant"},
+    "bert_unguided": {"model": BERT, "mode": "unguided", "student": AT + "bert_none", "new-learning-rate": 1e-2,
+                      "schedule": "exponential", "warmup": 2},
+    "bert_target": {"model": BERT, "mode": "target", **TEACHER, "student": AT + "bert_finetuned_none"},
+    "bert_target_key_value": {"model": BERT, "mode": "target", **TEACHER, "student": AT + "bert_key_value",
+                              "new-learning-rate": 5e-3, "a-ld": 0.5},
+    "bert_target_paper": {"model": BERT, "mode": "target", **TEACHER, "student": AT + "bert_finetuned_none",
+                          "preset": "paper", "a-kd": 0.7, "a-ld": 2.0},
+    "bert_target_hybrid": {"model": BERT, "mode": "target", **TEACHER, "student": AT + "bert_layerwise",
+                           "a-kd": 0.5, "hybrid-stop": 12},
+    "bert_trajectory_1": {"model": BERT, "mode": "trajectory", "student": AT + "bert_layerwise", "a-kd": 0.3,
+                          "teacher-learning-rate": 5e-4, "warmup": 2},
+    "bert_trajectory_2": {"model": BERT, "mode": "trajectory", "student": AT + "bert_none", "teacher-interval": 2,
+                          "schedule": "constant"},
+    "bert_waypoint": {"model": BERT, "mode": "waypoint", "student": AT + "bert_key_value", "warmup": 4,
+                      "waypoints": AT + "bert_finetuned"},
+    "roberta_finetune": {"model": ROBERTA, "mode": "finetune"},
+    "roberta_target": {"model": ROBERTA, "mode": "target", "teacher": AT + "roberta_finetuned",
+                       "student": AT + "roberta_finetuned_none", "a-kd": 0.4, "clip": 1.0},
+}
+
+# Kept of the final weights: one of each kind. A key's bias is not: in full attention its gradient is rounding only.
+FINAL = ["embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight", "embeddings.LayerNorm.weight",
+         "encoder.layer.0.attention.self.query.weight", "encoder.layer.0.attention.self.value.bias",
+         "encoder.layer.0.attention.self.E", "encoder.layer.0.attention.self.F",
+         "encoder.layer.1.output.dense.bias", "encoder.layer.1.output.LayerNorm.bias"]
+
+
+def arguments(out, options, **more):
+    """The oracle's parsed flags; paths become absolute."""
+    o = peer.make_parser().parse_args(["?"])
+    place = lambda path: os.path.join(out, path)
+    for key, value in {**BASE, **options, **more}.items():
+        if key in ("model", "train", "teacher", "student", "waypoints"):
+            value = place(value)
+        setattr(o, key.replace("-", "_"), value)
+    return o
+
+
+def write_starts(out):
+    for name, options in STARTS.items():
+        folder = os.path.join(out, AT + name)
+        peer.run(arguments(out, options, output=folder))
+        if "keep-waypoints" in options:                        # the last waypoint is the model itself
+            for file in ("config.json", "model.safetensors", "vocab.txt"):
+                os.remove(os.path.join(folder, file))
+
+
+def record_run(out, options, dtype):
+    """(records, gradient norms of step 1, final weights in f64) of a run in f32 or f64."""
+    o = arguments(out, options, dtype=dtype)
+    rows = peer.read_rows(o.train, o.text_column, o.pair_column, o.label_column)
+    student, teachers = peer.build(o)
+    norms = {}
+    for name, p in student.named_parameters():
+        def first_norm(p, name=name):
+            norms.setdefault(name, p.grad.norm().item())
+        p.register_post_accumulate_grad_hook(first_norm)
+    batches = peer.batch_source(o, tf.AutoTokenizer.from_pretrained(o.model), rows, student.config)
+    records = list(peer.train(o, student, teachers, batches))
+    final = {n: p.detach().double() for n, p in student.named_parameters()
+             if n.startswith("classifier") or n.split(".", 1)[1] in FINAL}
+    if o.mode == "trajectory":
+        final.update({"teacher/" + n: p.detach().double() for n, p in teachers[0].named_parameters()
+                      if n == "classifier.weight" or n.endswith("layer.0.attention.self.query.weight")})
+    return records, norms, final
+
+
+def write_run(out, name, options):
+    records, norms, final = record_run(out, options, "f64")
+    records32, _, final32 = record_run(out, options, "f32")
+    losses, distance = {}, {}
+    for term in ("loss", "ce", "kd", "ld", "teacher_ce"):
+        pairs = [(r[term], q[term]) for r, q in zip(records, records32) if term in r]
+        if pairs:
+            losses[term] = [a for a, _ in pairs]
+            distance[term] = max(abs(a - b) / abs(a) for a, b in pairs)
+    assert distance["loss"] < 1e-5, (name, distance)         # a KL near zero cancels more than the loss does
+    far = {n: (final[n] - final32[n]).abs().max().item() for n in final}
+    print(f"{name:26s} loss {losses['loss'][0]:.4f} -> {losses['loss'][-1]:.4f}  f32 {max(distance.values()):.1e} "
+          f"weights {max(far.values()):.1e} ({max(far, key=far.get)})")
+    save_file({n: t.float().contiguous() for n, t in final.items()}, os.path.join(out, "steps", name + ".safetensors"))
+    result = dict(name=name, options={**BASE, **options}, losses=losses, f32_distance=distance,
+                  learning_rate=[r["learning_rate"] for r in records], gradient_norms=norms,
+                  final=f"steps/{name}.safetensors", final_f32_distance=far)
+    with open(os.path.join(out, "steps", name + ".json"), "w") as f:
+        json.dump(result, f, indent=1)
+        f.write("\n")
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    out = os.path.abspath(sys.argv[1])
+    shutil.rmtree(os.path.join(out, "steps"), ignore_errors=True)
+    os.makedirs(os.path.join(out, "steps"))
+    with open(os.path.join(out, BASE["train"]), "w") as f:
+        f.write("sentence\tlabel\n" + "".join(f"{s}\t{i * 7 % 3}\n" for i, s in enumerate(SENTENCES)))
+    with open(os.path.join(out, "steps/train_pairs.tsv"), "w") as f:
+        pairs = zip(SENTENCES, SENTENCES[3:] + SENTENCES[:3])
+        f.write("sentence1\tsentence2\tlabel\n" + "".join(f"{a}\t{b}\t{i % 3}\n" for i, (a, b) in enumerate(pairs)))
+    write_starts(out)
+    for name, options in RUNS.items():
+        write_run(out, name, options)
+
+
+if __name__ == "__main__":
+    main()
