@@ -1,0 +1,230 @@
+// Attention on the CPU: a task is one head of one sample, or a part of its queries in the forward.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
+#include "kernels/cpu/simd.h"
+
+#include "kernels/attention.h"
+#include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/attention_rows-inl.h"
+#include "kernels/cpu/micro_gemm-inl.h"
+#include "kernels/cpu/parallel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace cald::HWY_NAMESPACE {
+
+/// The keys that a block of queries sees: `count` of them from range.begin on, in `padded` (whole panels) columns.
+struct BlockKeys {
+  KeyRange range;
+  Index offset;  ///< causal: query i sees keys below i + offset (counted from range.begin)
+  bool causal;
+  Index seen_by(Index query) const {
+    const Index all = range.end - range.begin;
+    if (!causal) return all;
+    const Index n = lesser(query + offset, all);
+    return n < 0 ? 0 : n;
+  }
+};
+
+template <class Args>
+BlockKeys block_keys(const Args& a, const AttentionSizes& n, Index b) {
+  const KeyRange r = key_range(a.mask, b, n.keys);
+  return {r, n.keys - n.queries + 1 - r.begin, a.causal};
+}
+
+/// bias[j] = 0 for the valid keys of the range and -inf for its holes; null if it has none.
+inline const float* fill_bias(const TensorRef& mask, const KeyRange& r, Index b, float* bias) {
+  if (!r.holes) return nullptr;
+  const std::int32_t* m = mask.as<std::int32_t>() + b * mask.strides[0];
+  const Index n = r.end - r.begin, step = mask.strides[1];
+  for (Index j = 0; j < n; ++j) bias[j] = m[(r.begin + j) * step] ? 0.0f : -kInfinity;
+  for (Index j = n; j < round_up(n, kPanel); ++j) bias[j] = -kInfinity;
+  return bias;
+}
+
+/// Draws dropout for the keys of a range.
+struct KeyDropout {
+  const Dropout& dropout;
+  std::uint32_t sample;
+  Index heads_first;  ///< head * queries
+  Index first_key;
+  std::uint32_t* words;
+
+  /// Dropout of a query's row, whose first element is first_key.
+  RowDropout row(Index query, Index n) const {
+    if (!words) return {nullptr, 0, 1.0f};
+    const Index skipped = first_key % 4;
+    fill_dropout_words(dropout.key, sample, static_cast<std::uint32_t>(heads_first + query),
+                       static_cast<std::uint32_t>(first_key - skipped), n + skipped, words);
+    return {words + skipped, dropout.threshold(), dropout.scale()};
+  }
+};
+
+template <class Args>
+KeyDropout key_dropout(const Args& a, const AttentionSizes& n, Index b, Index h, Index first_key,
+                       std::uint32_t* words) {
+  const bool on = a.dropout.active();
+  const auto sample = on ? a.samples.template as<std::int32_t>()[b * a.samples.strides[0]] : 0;
+  return {a.dropout, static_cast<std::uint32_t>(sample), h * n.queries, first_key, on ? words : nullptr};
+}
+
+/// Queries [q0, q1) of head h of sample b.
+void attention_forward(const AttentionForward& a, const AttentionSizes& n, Index b, Index h, Index q0, Index q1,
+                       void* memory) {
+  const AttentionScratch s(n, a.dropout.active(), false, memory);
+  const HeadRows q = head_rows(a.q, b, h, n.head_size), k = head_rows(a.k, b, h, n.head_size);
+  const HeadRows v = head_rows(a.v, b, h, n.head_size), y = head_rows(a.y, b, h, n.head_size);
+  const BlockKeys keys = block_keys(a, n, b);
+  const Index all = keys.seen_by(q1 - 1);
+  pack_transposed(k.from(keys.range.begin), n.head_size, all, 1.0f, s.keys_across);
+  pack_rows(v.from(keys.range.begin), all, n.head_size, 1.0f, s.values);
+  const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
+  const KeyDropout dropout = key_dropout(a, n, b, h, keys.range.begin, s.words);
+  float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
+  for (Index i0 = q0; i0 < q1; i0 += n.block) {
+    const Index rows = lesser(n.block, q1 - i0), seen = keys.seen_by(i0 + rows - 1);
+    const Index padded = round_up(seen, kPanel);
+    micro_gemm(q.from(i0), {s.keys_across, n.head_size}, {s.scores, n.score_step, false, true, a.scale}, rows, seen,
+               n.head_size);
+    for (Index i = 0; i < rows; ++i) {
+      float* row = s.scores + i * n.score_step;
+      for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
+      s.row_scale[i] = softmax_row(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
+    }
+    micro_gemm({s.scores, n.score_step, 1}, {s.values, all}, {y.row(i0), y.step, false, false, 1.0f, s.row_scale}, rows,
+               n.head_size, seen);
+  }
+}
+
+inline void zero_rows(const HeadRows& x, Index begin, Index end, Index n) {
+  for (Index i = begin; i < end; ++i) __builtin_memset(x.row(i), 0, static_cast<std::size_t>(n) * sizeof(float));
+}
+
+/// Sets to zero what no block of queries will set; true if the first block shall set the rest.
+inline bool prepare_key_gradient(const GradRef& to, const HeadRows& x, const BlockKeys& keys, const AttentionSizes& n) {
+  if (!to || to.add) return false;
+  const bool whole = keys.causal || n.queries == 0;
+  zero_rows(x, 0, whole ? n.keys : keys.range.begin, n.head_size);
+  if (!whole) zero_rows(x, keys.range.end, n.keys, n.head_size);
+  return !whole;
+}
+
+/// Head h of sample b. The rows of dk and dv are summed over blocks of queries in their order.
+void attention_backward(const AttentionBackward& a, const AttentionSizes& n, Index b, Index h, void* memory) {
+  const AttentionScratch s(n, a.dropout.active(), true, memory);
+  const Index size = n.head_size;
+  const HeadRows q = head_rows(a.q, b, h, size), k = head_rows(a.k, b, h, size), v = head_rows(a.v, b, h, size);
+  const HeadRows dy = head_rows(a.dy, b, h, size);
+  const HeadRows dq = head_rows(a.dq.to, b, h, size), dk = head_rows(a.dk.to, b, h, size);
+  const HeadRows dv = head_rows(a.dv.to, b, h, size);
+  const BlockKeys keys = block_keys(a, n, b);
+  const Index first = keys.range.begin, all = keys.range.end - first;
+  pack_transposed(k.from(first), size, all, 1.0f, s.keys_across);
+  pack_transposed(v.from(first), size, all, 1.0f, s.values_across);
+  pack_rows(k.from(first), all, size, 1.0f, s.keys);
+  const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
+  const KeyDropout dropout = key_dropout(a, n, b, h, first, s.words);
+  const float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
+  const bool set_dk = prepare_key_gradient(a.dk, dk, keys, n), set_dv = prepare_key_gradient(a.dv, dv, keys, n);
+
+  for (Index i0 = 0; i0 < n.queries; i0 += n.block) {
+    const Index rows = lesser(n.block, n.queries - i0), seen = keys.seen_by(i0 + rows - 1);
+    const Index padded = round_up(seen, kPanel);
+    micro_gemm(q.from(i0), {s.keys_across, size}, {s.scores, n.score_step, false, true, a.scale}, rows, seen, size);
+    micro_gemm(dy.from(i0), {s.values_across, size}, {s.dscores, n.score_step, false, true}, rows, seen, size);
+    for (Index i = 0; i < rows; ++i) {
+      float* row = s.scores + i * n.score_step;
+      for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
+      softmax_backward_row(row, s.dscores + i * n.score_step, padded, bias, lse[i0 + i], dropout.row(i0 + i, padded));
+    }
+    if (a.dq)
+      micro_gemm({s.dscores, n.score_step, 1}, {s.keys, all}, {dq.row(i0), dq.step, a.dq.add, false, a.scale}, rows,
+                 size, seen);
+    if (a.dk) {
+      pack_rows(q.from(i0), rows, size, a.scale, s.rows);
+      micro_gemm({s.dscores, 1, n.score_step}, {s.rows, rows}, {dk.row(first), dk.step, !(set_dk && i0 == 0)}, seen,
+                 size, rows);
+    }
+    if (a.dv) {
+      pack_rows(dy.from(i0), rows, size, 1.0f, s.rows);
+      micro_gemm({s.scores, 1, n.score_step}, {s.rows, rows}, {dv.row(first), dv.step, !(set_dv && i0 == 0)}, seen,
+                 size, rows);
+    }
+  }
+}
+
+}  // namespace cald::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace cald {
+HWY_EXPORT(attention_forward);
+HWY_EXPORT(attention_backward);
+namespace {
+
+/// The forward cuts long sequences of queries into several tasks, long enough that packing keys and values again for
+/// each does not show.
+struct QueryParts {
+  explicit QueryParts(const AttentionSizes& n)
+      : count(std::max<std::int64_t>(1, (n.queries + 256) / 512)), size((n.queries + count - 1) / count) {}
+  std::int64_t count, size;
+};
+
+std::size_t scratch_of_thread(const AttentionSizes& n, bool dropout, bool backward) {
+  return AttentionScratch(n, dropout, backward, nullptr).scratch.used();
+}
+
+std::int64_t forward_tasks(const AttentionSizes& n) { return n.batch * n.heads * QueryParts(n).count; }
+
+/// Tasks go round the threads, each round beginning with another one: the heads of a long sample spread over all
+/// threads, and so do the parts of causal attention, of which the later ones are longer.
+template <class Fn>
+void each_task(Exec& exec, std::int64_t tasks, std::size_t scratch, const Fn& fn) {
+  if (tasks == 0) return;
+  const std::int64_t threads = part_count(exec, tasks, 1);
+  auto* memory = static_cast<std::byte*>(exec.workspace);
+  parallel_for(exec, threads, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p)
+      for (std::int64_t round = 0; round * threads < tasks; ++round) {
+        const std::int64_t t = round * threads + (p + round) % threads;
+        if (t < tasks) fn(t, memory + static_cast<std::size_t>(p) * scratch);
+      }
+  });
+}
+
+}  // namespace
+
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const AttentionForward& a) {
+  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
+  return static_cast<std::size_t>(part_count(exec, forward_tasks(n), 1)) *
+         scratch_of_thread(n, a.dropout.active(), false);
+}
+
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const AttentionBackward& a) {
+  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
+  return static_cast<std::size_t>(part_count(exec, n.batch * n.heads, 1)) *
+         scratch_of_thread(n, a.dropout.active(), true);
+}
+
+template <>
+void run<Device::cpu>(Exec& exec, const AttentionForward& a) {
+  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
+  const QueryParts parts(n);
+  each_task(exec, forward_tasks(n), scratch_of_thread(n, a.dropout.active(), false), [&](std::int64_t t, void* memory) {
+    const std::int64_t head = t / parts.count, q0 = t % parts.count * parts.size;
+    const std::int64_t q1 = std::min<std::int64_t>(n.queries, q0 + parts.size);
+    if (q0 < q1) HWY_DYNAMIC_DISPATCH(attention_forward)(a, n, head / n.heads, head % n.heads, q0, q1, memory);
+  });
+}
+
+template <>
+void run<Device::cpu>(Exec& exec, const AttentionBackward& a) {
+  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
+  each_task(exec, n.batch * n.heads, scratch_of_thread(n, a.dropout.active(), true), [&](std::int64_t t, void* memory) {
+    HWY_DYNAMIC_DISPATCH(attention_backward)(a, n, t / n.heads, t % n.heads, memory);
+  });
+}
+
+}  // namespace cald
+#endif

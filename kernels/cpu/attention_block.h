@@ -1,0 +1,96 @@
+// What the CPU attention kernels share beside SIMD: views of one head, the range of valid keys, and scratch memory.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.h"
+#include "kernels/cpu/micro_gemm-inl.h"
+
+namespace cald {
+
+/// The rows of one head of one sample.
+struct HeadRows {
+  float* base;
+  std::ptrdiff_t step;
+  float* row(std::ptrdiff_t i) const { return base + i * step; }
+  MicroLhs from(std::ptrdiff_t i) const { return {row(i), step, 1}; }
+};
+inline HeadRows head_rows(const TensorRef& t, std::int64_t b, std::int64_t h, std::int64_t head_size) {
+  if (!t.present) return {nullptr, 0};
+  return {t.f32() + b * t.strides[0] + h * head_size, t.strides[1]};
+}
+
+/// The keys of a sample: all valid ones lie in [begin, end); with `holes`, not all in there are valid.
+struct KeyRange {
+  std::ptrdiff_t begin, end;
+  bool holes;
+};
+inline KeyRange key_range(const TensorRef& mask, std::int64_t b, std::int64_t keys) {
+  if (!mask.present) return {0, keys, false};
+  const std::int32_t* m = mask.as<std::int32_t>() + b * mask.strides[0];
+  const std::int64_t step = mask.strides[1];
+  std::int64_t begin = 0, end = keys, valid = 0;
+  while (begin < keys && m[begin * step] == 0) ++begin;
+  while (end > begin && m[(end - 1) * step] == 0) --end;
+  for (std::int64_t j = begin; j < end; ++j) valid += m[j * step] != 0;
+  return {begin, end, valid != end - begin};
+}
+
+struct AttentionSizes {
+  std::ptrdiff_t batch, heads, head_size, queries, keys;
+  std::ptrdiff_t block;       ///< query rows whose scores exist at a time
+  std::ptrdiff_t score_step;  ///< floats between two rows of scores
+  std::ptrdiff_t wide_keys, wide_head;
+};
+
+/// Scores of a block should stay in the first cache level beside a panel; fewer rows than 24 would make loading the
+/// panels show, and rows of a whole number of pages would share few cache sets, hence the odd line at their end.
+inline AttentionSizes attention_sizes(const TensorRef& q, const TensorRef& k, int heads) {
+  AttentionSizes n{};
+  n.batch = q.dim(0), n.heads = heads, n.head_size = q.dim(2) / heads;
+  n.queries = q.dim(1), n.keys = k.dim(1);
+  n.wide_keys = round_up(n.keys, kMaxPanel), n.wide_head = round_up(n.head_size, kMaxPanel);
+  n.score_step = n.wide_keys + 16;
+  n.block = std::clamp<std::ptrdiff_t>(6144 / n.score_step, 24, 60) / 12 * 12;
+  return n;
+}
+
+/// Cuts scratch memory into cache-aligned pieces; without memory it measures.
+class Scratch {
+ public:
+  explicit Scratch(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
+  template <class T = float>
+  T* take(std::ptrdiff_t n) {
+    const std::size_t at = used_;
+    used_ += static_cast<std::size_t>(round_up(n * static_cast<std::ptrdiff_t>(sizeof(T)), 64));
+    return memory_ ? reinterpret_cast<T*>(memory_ + at) : nullptr;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* memory_;
+  std::size_t used_ = 0;
+};
+
+/// One thread's scratch of the forward and, with `backward`, the rest of what the backward needs.
+struct AttentionScratch {
+  AttentionScratch(const AttentionSizes& n, bool dropout, bool backward, void* memory) : scratch(memory) {
+    keys_across = scratch.take(n.head_size * n.wide_keys);
+    (backward ? values_across : values) = scratch.take(std::max(n.head_size * n.wide_keys, n.keys * n.wide_head));
+    scores = scratch.take(n.block * n.score_step);
+    bias = scratch.take(n.wide_keys);
+    row_scale = scratch.take(n.block);
+    if (dropout) words = scratch.take<std::uint32_t>(n.wide_keys + 128);
+    if (!backward) return;
+    keys = scratch.take(n.keys * n.wide_head);
+    dscores = scratch.take(n.block * n.score_step);
+    rows = scratch.take(n.block * n.wide_head);
+  }
+  Scratch scratch;
+  float *keys_across, *values = nullptr, *values_across = nullptr, *scores, *bias, *row_scale;
+  std::uint32_t* words = nullptr;
+  float *keys = nullptr, *dscores = nullptr, *rows = nullptr;
+};
+
+}  // namespace cald

@@ -1,0 +1,116 @@
+// The row-wise half of attention on the CPU: softmax with mask and dropout, and its gradient. Rows are whole panels
+// long, filled up with scores of -inf. Included once per instruction set (see simd.h).
+#include "kernels/attention.h"
+#include "kernels/cpu/micro_gemm-inl.h"
+#include "kernels/cpu/simd.h"
+
+#if defined(CALD_KERNELS_CPU_ATTENTION_ROWS_INL_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CALD_KERNELS_CPU_ATTENTION_ROWS_INL_
+#undef CALD_KERNELS_CPU_ATTENTION_ROWS_INL_
+#else
+#define CALD_KERNELS_CPU_ATTENTION_ROWS_INL_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace cald::HWY_NAMESPACE {
+
+using Index = std::ptrdiff_t;
+inline constexpr float kInfinity = __builtin_huge_valf();
+
+/// e^x for x <= 0, within 8e-8 relative; 0 below -87, where the result would no longer be normal; NaN for NaN.
+///
+/// x = n ln 2 + r, e^r = 1 + r + r^2 Q(r) with Q a minimax fit of degree 4 on |r| <= ln 2 / 2. Cheaper than Highway's,
+/// since 2^n is one addition to the exponent.
+HWY_INLINE FloatVec exp_nonpositive(FloatVec x) {
+  const Floats d;
+  const RebindToSigned<Floats> di;
+  const auto least = Set(d, -87.0f);
+  const FloatVec bounded = Max(least, x);  // in this order x86 returns x if it is a NaN
+  const FloatVec n = Round(Mul(bounded, Set(d, 1.44269504f)));
+  FloatVec r = NegMulAdd(n, Set(d, 0.693359375f), bounded);
+  r = NegMulAdd(n, Set(d, -2.12194440e-4f), r);
+  FloatVec q = Set(d, 1.38145400e-03f);
+  q = MulAdd(q, r, Set(d, 8.36874512e-03f));
+  q = MulAdd(q, r, Set(d, 4.16683908e-02f));
+  q = MulAdd(q, r, Set(d, 1.66665204e-01f));
+  q = MulAdd(q, r, Set(d, 4.99999934e-01f));
+  const FloatVec e = Add(MulAdd(Mul(q, r), r, r), Set(d, 1.0f));
+  const FloatVec scaled = BitCast(d, Add(BitCast(di, e), ShiftLeft<23>(ConvertTo(di, n))));
+  return IfThenZeroElse(Lt(x, least), scaled);
+}
+
+/// Dropout of one row; without dropout `words` is null.
+struct RowDropout {
+  const std::uint32_t* words;
+  std::uint32_t threshold;
+  float scale;
+  HWY_INLINE FloatVec operator()(FloatVec x, Index j) const {
+    return words ? apply_dropout(Floats(), x, words + j, threshold, scale) : x;
+  }
+};
+
+/// Turns n scores into exp(score - max), then dropout. Returns 1 / sum, or 0 if there is no key at all; *lse receives
+/// the log of the sum of exponentials.
+inline float softmax_row(float* s, Index n, const float* bias, const RowDropout& dropout, float* lse) {
+  const Floats d;
+  FloatVec top = Set(d, -kInfinity);
+  for (Index j = 0; j < n; j += kMicroLanes) {
+    FloatVec x = LoadU(d, s + j);
+    if (bias) {
+      x = Add(x, LoadU(d, bias + j));
+      StoreU(x, d, s + j);
+    }
+    top = Max(top, x);
+  }
+  top = MaxOfLanes(d, top);
+  *lse = -kInfinity;
+  if (GetLane(top) == -kInfinity) {
+    for (Index j = 0; j < n; ++j) s[j] = 0.0f;
+    return 0.0f;
+  }
+  FloatVec sum = Zero(d);
+  for (Index j = 0; j < n; j += kMicroLanes) {
+    const FloatVec p = exp_nonpositive(Sub(LoadU(d, s + j), top));
+    sum = Add(sum, p);
+    StoreU(dropout(p, j), d, s + j);
+  }
+  const float total = GetLane(SumOfLanes(d, sum));
+  *lse = GetLane(top) + __builtin_logf(total);
+  return 1.0f / total;
+}
+
+/// From scores s and g = dy v^T to the dropped probabilities (in s) and the gradient of the scores (in g):
+/// ds = p (dp - delta), dp = dropout(g), delta = sum_j p dp.
+///
+/// delta equals sum(dy y). Taken from p, and p divided by its own sum, the errors of lse and y cancel: a row's ds sum
+/// to zero, and one key alone has none.
+inline void softmax_backward_row(float* s, float* g, Index n, const float* bias, float lse, const RowDropout& dropout) {
+  const Floats d;
+  // Without any key lse is -inf; with +inf in its place every p becomes 0.
+  const FloatVec l = Set(d, lse == -kInfinity ? kInfinity : lse);
+  FloatVec sum = Zero(d), weighted = Zero(d);
+  for (Index j = 0; j < n; j += kMicroLanes) {
+    FloatVec x = LoadU(d, s + j);
+    if (bias) x = Add(x, LoadU(d, bias + j));
+    // lse may lie a rounding error below the only score.
+    const FloatVec p = exp_nonpositive(Min(Sub(x, l), Zero(d)));
+    const FloatVec dp = dropout(LoadU(d, g + j), j);
+    sum = Add(sum, p);
+    weighted = MulAdd(p, dp, weighted);
+    StoreU(p, d, s + j);
+    StoreU(dp, d, g + j);
+  }
+  const float total = GetLane(SumOfLanes(d, sum));
+  const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+  const FloatVec scale = Set(d, inverse), delta = Set(d, GetLane(SumOfLanes(d, weighted)) * inverse);
+  for (Index j = 0; j < n; j += kMicroLanes) {
+    const FloatVec p = Mul(LoadU(d, s + j), scale);
+    StoreU(Mul(p, Sub(LoadU(d, g + j), delta)), d, g + j);
+    StoreU(dropout(p, j), d, s + j);
+  }
+}
+
+}  // namespace cald::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
