@@ -55,10 +55,10 @@ void run<Device::cpu>(Exec& exec, const ColumnSum& s) {
   constexpr std::int64_t kLine = 16;
   const std::int64_t lines = (cols + kLine - 1) / kLine;
   const std::int64_t grain = std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(rows, 1));
+  const auto kernel = HWY_DYNAMIC_DISPATCH(add_rows);
   parallel_for(exec, lines, grain, [&](std::int64_t first, std::int64_t last) {
     const std::int64_t from = first * kLine, to = std::min(last * kLine, cols);
-    HWY_DYNAMIC_DISPATCH(add_rows)
-    (s.x.f32() + from, s.x.row_stride(), rows, to - from, s.y.to.f32() + from, s.y.add);
+    kernel(s.x.f32() + from, s.x.row_stride(), rows, to - from, s.y.to.f32() + from, s.y.add);
   });
 }
 

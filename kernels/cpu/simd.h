@@ -8,8 +8,9 @@
 //   namespace cald::HWY_NAMESPACE {
 //   void scale(const float* x, float* y, std::int64_t n, float s) {
 //     const Floats d;
-//     each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR { store(d, Mul(load(d, x + i, part), Set(d, s)), y + i,
-//     part); });
+//     each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR {
+//       store(d, Mul(load(d, x + i, part), Set(d, s)), y + i, part);
+//     });
 //   }
 //   }
 //   HWY_AFTER_NAMESPACE();
@@ -17,7 +18,8 @@
 //   #if HWY_ONCE
 //   namespace cald {
 //   HWY_EXPORT(scale);
-//   ... parallel_for(exec, n, grain, [&](auto b, auto e) { HWY_DYNAMIC_DISPATCH(scale)(x + b, y + b, e - b, s); });
+//   ... const auto kernel = HWY_DYNAMIC_DISPATCH(scale);
+//       parallel_for(exec, n, grain, [&](auto b, auto e) { kernel(x + b, y + b, e - b, s); });
 //   }
 //   #endif
 //
