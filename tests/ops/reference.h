@@ -1,0 +1,31 @@
+// Pieces of references that several ops' tests share.
+#pragma once
+#include "engine/base/rng.h"
+#include "tests/ops/dual.h"
+
+namespace cald::test {
+
+template <class T>
+Array<T> sum(const Array<T>& a, const Array<T>& b) {
+  Array<T> y = a;
+  for (std::size_t i = 0; i < y.data.size(); ++i) y.data[i] = a.data[i] + b.data[i];
+  return y;
+}
+
+/// Dropout straight from dropout_words(), one element at a time. x is (B, S, F) or (B, F).
+template <class T>
+Array<T> dropped(const Array<T>& x, const Dropout& d, const std::vector<std::int32_t>& samples) {
+  Array<T> y = x;
+  const std::int64_t length = x.shape.rank() == 3 ? x.dim(1) : 1;
+  for (std::int64_t row = 0; row < x.rows(); ++row)
+    for (std::int64_t j = 0; j < x.cols(); ++j) {
+      const auto sample = static_cast<std::uint32_t>(samples[static_cast<std::size_t>(row / length)]);
+      const auto position = static_cast<std::uint32_t>(row % length);
+      const PhiloxWords words = dropout_words(d.key, sample, position, static_cast<std::uint32_t>(j / 4));
+      const bool kept = words.w[j % 4] < d.threshold();
+      y.at(row, j) = kept ? x.at(row, j) / T(1.0 - static_cast<double>(d.p)) : T(0.0);
+    }
+  return y;
+}
+
+}  // namespace cald::test

@@ -1,0 +1,303 @@
+// Sums, activations, dropout, copies of any strides and types, fills, and the test for non-finite values.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "ops/elementwise.h"
+#include "ops/losses.h"
+#include "tests/ops/harness.h"
+#include "tests/ops/reference.h"
+
+namespace cald::test {
+namespace {
+
+const std::vector<Shape> kShapes{{0, 3}, {1}, {7}, {3, 5}, {2, 3, 17}, {2, 1, 3, 9}, {5, 4099}};
+
+TEST(Sum, ValuesAndGradients) {
+  for (const Shape& s : kShapes) {
+    if (s.numel() > 1000) continue;
+    check_op(
+        {"sum " + s.str(), {{s}, {s}}}, []<class T>(const Inputs<T>& in) { return sum(in[0], in[1]); },
+        [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Sum{}, in[0], in[1]); });
+  }
+}
+
+TEST(Sum, OfATensorWithItself) {
+  check_op(
+      {"x + x", {{{3, 5}}}}, []<class T>(const Inputs<T>& in) { return sum(in[0], in[0]); },
+      [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Sum{}, in[0], in[0]); });
+}
+
+TEST(WeightedSum, ValuesAndGradients) {
+  check_op(
+      {"weighted sum", {{{1}}, {{1}}}},
+      []<class T>(const Inputs<T>& in) {
+        Array<T> y({1});
+        y.data[0] = T(static_cast<double>(0.3f)) * in[0].data[0] + T(static_cast<double>(-1.7f)) * in[1].data[0];
+        return y;
+      },
+      [](OpRun& run, const std::vector<Tensor>& in) {
+        return run.tape.apply(WeightedSum{0.3f, -1.7f}, in[0], in[1]);
+      });
+}
+
+template <class T>
+T activation(Activation f, T x) {
+  const T one(1.0), half(0.5);
+  switch (f) {
+    case Activation::gelu:
+      return half * x * (one + erf(x * T(0.70710678118654752)));
+    case Activation::gelu_tanh:
+      return half * x * (one + tanh(T(0.79788456080286536) * (x + T(0.044715) * x * x * x)));
+    case Activation::relu:
+      return x > T(0.0) ? x : T(0.0);
+    case Activation::tanh:
+      return tanh(x);
+    case Activation::silu:
+      return x / (one + exp(-x));
+  }
+  return x;
+}
+
+class ActivationTest : public testing::TestWithParam<Activation> {};
+
+TEST_P(ActivationTest, ValuesAndGradients) {
+  const Activation f = GetParam();
+  // Normal values, and a grid over the range in which the function bends.
+  std::vector<float> grid;
+  for (int i = -400; i <= 400; ++i) grid.push_back(static_cast<float>(i) * 0.025f + 0.003f);
+  std::vector<Input> cases{{{0}}, {{1}}, {{3, 7}}, {{2, 3, 16}}};
+  cases.push_back({.shape = {9, 89}, .values = grid});
+  for (const Input& input : cases)
+    check_op(
+        {"activation " + input.shape.str(), {input}},
+        [f]<class T>(const Inputs<T>& in) {
+          Array<T> y = in[0];
+          for (T& v : y.data) v = activation(f, v);
+          return y;
+        },
+        [f](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Activate{f}, in[0]); });
+}
+
+TEST_P(ActivationTest, ExtremeValues) {
+  const Activation f = GetParam();
+  const float huge = 1e30f, nan = std::numeric_limits<float>::quiet_NaN();
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  const Tensor x = context.empty({5}), y = context.empty({5}), dy = context.empty({5});
+  const float values[5] = {-huge, huge, nan, -90.0f, 90.0f};
+  std::memcpy(x.data<float>(), values, sizeof values);
+  context.launch(Fill{dy, 1.0f});
+  context.launch(ActivationForward{x, y, f});
+  const float* v = y.data<float>();
+  const bool bounded = f == Activation::tanh;
+  EXPECT_EQ(v[0], bounded ? -1.0f : 0.0f);
+  EXPECT_EQ(v[1], bounded ? 1.0f : huge);
+  EXPECT_TRUE(std::isnan(v[2]));
+  EXPECT_NEAR(v[3], bounded ? -1.0f : 0.0f, 1e-30f);
+  EXPECT_EQ(v[4], bounded ? 1.0f : 90.0f);
+  const Tensor dx = context.empty({5});
+  context.launch(ActivationBackward{bounded ? y : x, dy, {dx, false}, f});
+  const float* d = dx.data<float>();
+  for (int i : {3, 4}) EXPECT_NEAR(d[i], bounded || i == 3 ? 0.0f : 1.0f, 1e-6f);
+  // In place, as the tape does it.
+  context.launch(ActivationBackward{bounded ? y : x, dy, {dy, false}, f});
+  for (int i : {3, 4}) EXPECT_EQ(dy.data<float>()[i], d[i]);
+  context.launch(ActivationForward{x, x, f});
+  for (int i : {0, 1, 3, 4}) EXPECT_EQ(x.data<float>()[i], v[i]);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ActivationTest,
+                         testing::Values(Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::tanh,
+                                         Activation::silu));
+
+TEST(DropoutOp, KeepsWhatItsKeySays) {
+  const Dropout d{0.3f, {0x123456789abcdefull, 7, 3}};
+  const std::vector<std::int32_t> samples{5, 1000000};
+  for (const Shape& s : {Shape{2, 3}, Shape{2, 5, 1}, Shape{2, 4, 37}, Shape{2, 1, 261}})
+    check_op(
+        {"dropout " + s.str(), {{s}}}, [&]<class T>(const Inputs<T>& in) { return dropped(in[0], d, samples); },
+        [&](OpRun& run, const std::vector<Tensor>& in) {
+          return run.tape.apply(DropoutOp{d}, in[0], run.ints({2}, samples));
+        });
+}
+
+TEST(DropoutOp, WithoutRateCopies) {
+  check_op(
+      {"dropout off", {{{2, 3, 5}}}}, []<class T>(const Inputs<T>& in) { return in[0]; },
+      [&](OpRun& run, const std::vector<Tensor>& in) {
+        return run.tape.apply(DropoutOp{{}}, in[0], run.ints({2}, {0, 1}));
+      });
+}
+
+TEST(DropoutOp, RateIsMet) {
+  PoisonedAllocator memory;
+  Context context(Exec{Device::cpu, 2}, memory);
+  const Tensor x = context.empty({4, 64, 256}), samples = context.empty({4}, DType::i32);
+  for (int i = 0; i < 4; ++i) samples.data<std::int32_t>()[i] = i;
+  for (float p : {0.1f, 0.5f}) {
+    context.launch(Fill{x, 1.0f});
+    context.launch(DropoutApply{x, samples, {x, false}, {p, {1, 2, 3}}});
+    std::int64_t kept = 0;
+    for (std::int64_t i = 0; i < x.numel(); ++i) kept += x.data<float>()[i] != 0.0f;
+    const double n = static_cast<double>(x.numel()), deviation = std::sqrt(n * p * (1 - p));
+    EXPECT_NEAR(static_cast<double>(kept), n * (1 - p), 4 * deviation);
+  }
+}
+
+TEST(DropoutOp, DropsNonFiniteValuesToo) {
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  const Tensor x = context.empty({1, 512}), samples = context.empty({1}, DType::i32);
+  samples.data<std::int32_t>()[0] = 0;
+  context.launch(Fill{x, std::numeric_limits<float>::infinity()});
+  context.launch(DropoutApply{x, samples, {x, false}, {0.5f, {1, 2, 3}}});
+  for (int i = 0; i < 512; ++i) EXPECT_FALSE(std::isnan(x.data<float>()[i])) << i;
+}
+
+TEST(Contiguous, CopiesAnyStrides) {
+  for (const Shape& s : kShapes) {
+    if (s.numel() > 1000) continue;
+    check_op(
+        {"contiguous " + s.str(), {{s}}}, []<class T>(const Inputs<T>& in) { return in[0]; },
+        [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Contiguous{}, in[0]); });
+  }
+}
+
+/// A (d0, d1, d2, d3) view with its dimensions in the order `order` in memory.
+TensorRef permuted(const TensorRef& x, const std::array<int, 4>& order) {
+  TensorRef t = x;
+  for (int i = 0; i < 4; ++i) {
+    t.shape[i] = x.shape[order[static_cast<std::size_t>(i)]];
+    t.strides[i] = x.strides[order[static_cast<std::size_t>(i)]];
+  }
+  return t;
+}
+
+template <class T>
+void check_permuted_copy(DType dtype) {
+  for (int threads : {1, 2})
+    for (const std::array<int, 4>& order : {std::array{0, 1, 2, 3}, std::array{0, 2, 1, 3}, std::array{3, 2, 1, 0}}) {
+      PoisonedAllocator memory;
+      Context context(Exec{Device::cpu, threads}, memory);
+      const Tensor x = context.empty({3, 5, 67, 23}, dtype);
+      for (std::int64_t i = 0; i < x.numel(); ++i) x.data<T>()[i] = static_cast<T>(i % 251);
+      const TensorRef view = permuted(x, order);
+      const Tensor y = context.empty(view.shape, dtype);
+      context.launch(Copy{view, y});
+      std::int64_t i = 0;
+      for (std::int64_t a = 0; a < view.dim(0); ++a)
+        for (std::int64_t b = 0; b < view.dim(1); ++b)
+          for (std::int64_t c = 0; c < view.dim(2); ++c)
+            for (std::int64_t d = 0; d < view.dim(3); ++d) {
+              const T* from =
+                  view.as<T>() + a * view.strides[0] + b * view.strides[1] + c * view.strides[2] + d * view.strides[3];
+              ASSERT_EQ(y.data<T>()[i++], *from);
+            }
+      const Tensor back = context.empty(x.shape(), dtype);
+      context.launch(Copy{y, permuted(back, order)});
+      EXPECT_EQ(std::memcmp(back.data<void>(), x.data<void>(), x.bytes()), 0);
+    }
+}
+
+TEST(Copy, Permuted) {
+  check_permuted_copy<float>(DType::f32);
+  check_permuted_copy<std::int32_t>(DType::i32);
+  check_permuted_copy<std::int64_t>(DType::i64);
+  check_permuted_copy<std::uint8_t>(DType::boolean);
+}
+
+TEST(Copy, RoundsToNearestEvenBf16AndBack) {
+  HeapAllocator memory;
+  Context context(Exec{}, memory);
+  const struct {
+    std::uint32_t f32;
+    std::uint16_t bf16;
+  } cases[] = {{0x3F800000, 0x3F80}, {0x3F808000, 0x3F80}, {0x3F818000, 0x3F82}, {0x3F808001, 0x3F81},
+               {0x3F807FFF, 0x3F80}, {0x7F7FFFFF, 0x7F80}, {0xFF800000, 0xFF80}, {0x7F800001, 0x7FC0},
+               {0x80000000, 0x8000}, {0xBF80FFFF, 0xBF81}, {0x00000001, 0x0000}};
+  constexpr std::int64_t n = std::size(cases);
+  const Tensor x = context.empty({n}), half = context.empty({n}, DType::bf16), wide = context.empty({n});
+  for (std::int64_t i = 0; i < n; ++i) x.data<std::uint32_t>()[i] = cases[i].f32;
+  context.launch(Copy{x, half});
+  context.launch(Copy{half, wide});
+  for (std::int64_t i = 0; i < n; ++i) {
+    EXPECT_EQ(half.data<std::uint16_t>()[i], cases[i].bf16) << i;
+    EXPECT_EQ(wide.data<std::uint32_t>()[i], static_cast<std::uint32_t>(cases[i].bf16) << 16) << i;
+  }
+  const Tensor ints = context.empty({n}, DType::i32);
+  EXPECT_THROW(context.launch(Copy{x, ints}), Error);
+}
+
+TEST(Fill, EveryTypeAndOnlyItsPart) {
+  HeapAllocator memory;
+  Context context(Exec{Device::cpu, 2}, memory);
+  const auto bytes_of = [&](DType t, float value) {
+    const Tensor whole = context.empty({40, 700}, t);
+    std::memset(whole.data<void>(), 0x55, whole.bytes());
+    context.launch(Fill{whole.narrow(1, 1, 699), value});
+    const auto* p = whole.data<std::byte>();
+    const std::size_t n = size_of(t);
+    for (std::size_t row = 0; row < 40; ++row) {
+      EXPECT_EQ(p[(row * 700) * n], std::byte{0x55});
+      EXPECT_EQ(p[(row * 700 + 699) * n], std::byte{0x55});
+      for (std::size_t j = 2; j < 699; ++j) EXPECT_EQ(std::memcmp(p + n, p + (row * 700 + j) * n, n), 0);
+    }
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, p + n, n);
+    return bits;
+  };
+  EXPECT_EQ(bytes_of(DType::f32, 1.5f), std::bit_cast<std::uint32_t>(1.5f));
+  EXPECT_EQ(bytes_of(DType::f32, -0.0f), 0x80000000u);
+  EXPECT_EQ(bytes_of(DType::bf16, 1.5f), 0x3FC0u);
+  EXPECT_EQ(bytes_of(DType::i32, -3.0f), 0xFFFFFFFDu);
+  EXPECT_EQ(bytes_of(DType::i64, 7.0f), 7u);
+  EXPECT_EQ(bytes_of(DType::boolean, 2.0f), 1u);
+  EXPECT_EQ(bytes_of(DType::f32, 0.0f), 0u);
+}
+
+TEST(Add, InPlaceAndWithoutReadingB) {
+  PoisonedAllocator memory;
+  Context context(Exec{Device::cpu, 2}, memory);
+  const Tensor a = context.empty({30, 1001}), b = context.empty({30, 1001}), poison = context.empty({30, 1001});
+  context.launch(Fill{a, 2.0f});
+  context.launch(Fill{b, 3.0f});
+  context.launch(Add{a, b, a});
+  EXPECT_EQ(a.data<float>()[30 * 1001 - 1], 5.0f);
+  context.launch(Add{a, b, b, 2.0f, -1.0f});
+  EXPECT_EQ(b.data<float>()[30 * 1001 - 1], 7.0f);
+  context.launch(Add{a, poison, poison, 0.5f, 0.0f});
+  EXPECT_EQ(poison.data<float>()[30 * 1001 - 1], 2.5f);
+  EXPECT_THROW(context.launch(Add{a, a.narrow(0, 0, 3), b}), Error);
+}
+
+TEST(FindNonFinite, FindsEachKindAnywhere) {
+  PoisonedAllocator memory;
+  for (int threads : {1, 2}) {
+    Context context(Exec{Device::cpu, threads}, memory);
+    const Tensor x = context.empty({20011}), flag = context.empty({1}, DType::i32);
+    const auto found = [&] {
+      context.launch(Fill{flag, 0.0f});
+      context.launch(FindNonFinite{x, flag});
+      return *flag.data<std::int32_t>();
+    };
+    context.launch(Fill{x, std::numeric_limits<float>::max()});
+    EXPECT_EQ(found(), 0);
+    for (std::int64_t i : {0, 7, 9999, 20010})
+      for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                        std::numeric_limits<float>::quiet_NaN()}) {
+        float& at = x.data<float>()[i];
+        at = bad;
+        EXPECT_EQ(found(), 1) << i << " " << bad;
+        at = -1.0f;
+      }
+    *flag.data<std::int32_t>() = 1;
+    context.launch(FindNonFinite{x, flag});
+    EXPECT_EQ(*flag.data<std::int32_t>(), 1) << "a flag once set stays";
+  }
+}
+
+}  // namespace
+}  // namespace cald::test

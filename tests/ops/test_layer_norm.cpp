@@ -1,0 +1,174 @@
+// LayerNorm alone, with residual and dropout, and against its composition.
+#include <gtest/gtest.h>
+
+#include "kernels/elementwise.h"
+#include "ops/elementwise.h"
+#include "ops/layer_norm.h"
+#include "tests/ops/harness.h"
+#include "tests/ops/reference.h"
+
+namespace cald::test {
+namespace {
+
+constexpr float kEps = 1e-5f;
+const Dropout kDropout{0.25f, {99, 4, 17}};
+const std::vector<std::int32_t> kSamples{3, 41};
+
+template <class T>
+Array<T> layer_norm(const Array<T>& x, const Array<T>& w, const Array<T>& b) {
+  Array<T> y(x.shape);
+  const T n(static_cast<double>(x.cols()));
+  for (std::int64_t i = 0; i < x.rows(); ++i) {
+    T mean(0.0), var(0.0);
+    for (std::int64_t j = 0; j < x.cols(); ++j) mean += x.at(i, j);
+    mean = mean / n;
+    for (std::int64_t j = 0; j < x.cols(); ++j) var += (x.at(i, j) - mean) * (x.at(i, j) - mean);
+    const T rstd = T(1.0) / sqrt(var / n + T(static_cast<double>(kEps)));
+    for (std::int64_t j = 0; j < x.cols(); ++j) y.at(i, j) = (x.at(i, j) - mean) * rstd * w.at(0, j) + b.at(0, j);
+  }
+  return y;
+}
+
+std::vector<Input> inputs(const Shape& x, bool residual) {
+  const Input vector{.shape = {x[-1]}, .strided = false};
+  std::vector<Input> in{{x}, vector, vector};
+  if (residual) in.push_back({x});
+  return in;
+}
+
+TEST(LayerNorm, Alone) {
+  for (const Shape& x : {Shape{0, 5}, Shape{1, 2}, Shape{3, 7}, Shape{2, 3, 16}, Shape{2, 2, 35}, Shape{40, 3}})
+    check_op(
+        {"layer norm " + x.str(), inputs(x, false)},
+        []<class T>(const Inputs<T>& in) { return layer_norm(in[0], in[1], in[2]); },
+        [](OpRun& run, const std::vector<Tensor>& in) {
+          return run.tape.apply(LayerNorm{kEps}, in[0], Tensor{}, in[1], in[2], Tensor{});
+        });
+}
+
+TEST(LayerNorm, FarFromZero) {
+  // The variance must not be lost beside a large mean.
+  Input x{.shape = {3, 32}};
+  x.values = normal_values(96, 5, 5);
+  for (float& v : x.values) v += 300.0f;
+  Case c{"layer norm far from zero", inputs(x.shape, false)};
+  c.inputs[0] = x;
+  check_op(
+      c, []<class T>(const Inputs<T>& in) { return layer_norm(in[0], in[1], in[2]); },
+      [](OpRun& run, const std::vector<Tensor>& in) {
+        return run.tape.apply(LayerNorm{kEps}, in[0], Tensor{}, in[1], in[2], Tensor{});
+      });
+}
+
+template <class T>
+Array<T> with_residual(const Inputs<T>& in, const Dropout& d) {
+  return layer_norm(sum(in[3], d.active() ? dropped(in[0], d, kSamples) : in[0]), in[1], in[2]);
+}
+
+TEST(LayerNorm, WithResidualAndDropout) {
+  for (const Dropout& d : {Dropout{}, kDropout})
+    for (const Shape& x : {Shape{2, 3, 6}, Shape{2, 1, 33}, Shape{2, 16}}) {
+      const Case c{"layer norm with residual " + x.str(), inputs(x, true)};
+      const auto reference = [&]<class T>(const Inputs<T>& in) { return with_residual(in, d); };
+      check_op(c, reference, [&](OpRun& run, const std::vector<Tensor>& in) {
+        return run.tape.apply(LayerNorm{kEps, d}, in[0], in[3], in[1], in[2], run.ints({2}, kSamples));
+      });
+      // The ops it is made of, against the same reference.
+      check_op({c.name + ", composed", c.inputs}, reference, [&](OpRun& run, const std::vector<Tensor>& in) {
+        const Tensor dropped_x = run.tape.apply(DropoutOp{d}, in[0], run.ints({2}, kSamples));
+        const Tensor s = run.tape.apply(Sum{}, in[3], dropped_x);
+        return run.tape.apply(LayerNorm{kEps}, s, Tensor{}, in[1], in[2], Tensor{});
+      });
+    }
+}
+
+TEST(LayerNorm, DropoutWithoutResidual) {
+  check_op(
+      {"layer norm of dropout", inputs({2, 3, 10}, false)},
+      []<class T>(const Inputs<T>& in) { return layer_norm(dropped(in[0], kDropout, kSamples), in[1], in[2]); },
+      [](OpRun& run, const std::vector<Tensor>& in) {
+        return run.tape.apply(LayerNorm{kEps, kDropout}, in[0], Tensor{}, in[1], in[2], run.ints({2}, kSamples));
+      });
+}
+
+TEST(LayerNorm, ResidualIsTheInput) {
+  for (const Dropout& d : {Dropout{}, kDropout})
+    check_op(
+        {"layer norm of x + dropout(x)", inputs({2, 3, 10}, false)},
+        [&]<class T>(const Inputs<T>& in) {
+          return layer_norm(sum(in[0], d.active() ? dropped(in[0], d, kSamples) : in[0]), in[1], in[2]);
+        },
+        [&](OpRun& run, const std::vector<Tensor>& in) {
+          return run.tape.apply(LayerNorm{kEps, d}, in[0], in[0], in[1], in[2], run.ints({2}, kSamples));
+        });
+}
+
+TEST(LayerNorm, EachGradientByItself) {
+  for (std::size_t only = 0; only < 4; ++only) {
+    Case c{"layer norm, only input " + std::to_string(only), inputs({2, 3, 6}, true)};
+    for (std::size_t k = 0; k < 4; ++k) c.inputs[k].differentiated = k == only;
+    check_op(
+        c, []<class T>(const Inputs<T>& in) { return with_residual(in, kDropout); },
+        [](OpRun& run, const std::vector<Tensor>& in) {
+          return run.tape.apply(LayerNorm{kEps, kDropout}, in[0], in[3], in[1], in[2], run.ints({2}, kSamples));
+        });
+  }
+}
+
+TEST(LayerNorm, WithoutRecordingTheSumIsNotKept) {
+  // y serves as the row's buffer then: the same bits must come out.
+  PoisonedAllocator memory;
+  Context context(Exec{Device::cpu, 2}, memory);
+  const Tensor x = context.empty({2, 70, 300}), residual = context.like(x), w = context.empty({300}),
+               b = context.like(w);
+  for (const Tensor* t : {&x, &residual, &w, &b}) {
+    const std::vector<float> v = normal_values(t->numel(), 8, static_cast<std::uint64_t>(t - &x));
+    std::copy(v.begin(), v.end(), t->data<float>());
+  }
+  const auto run = [&](bool recording) {
+    Tape tape(context, recording);
+    return tape.apply(LayerNorm{kEps}, tape.input(x), residual, w, b, Tensor{});
+  };
+  const std::int64_t before = memory.allocations();
+  const Tensor y = run(false);
+  EXPECT_EQ(memory.allocations() - before, 3) << "y, mean, rstd";
+  const Tensor kept = run(true);
+  for (std::int64_t i = 0; i < y.numel(); ++i) ASSERT_EQ(y.data<float>()[i], kept.data<float>()[i]) << i;
+}
+
+TEST(LayerNorm, NumberOfThreadsDoesNotChangeBits) {
+  std::vector<float> first;
+  for (int threads : {1, 2, 3}) {
+    PoisonedAllocator memory;
+    Context context(Exec{Device::cpu, threads}, memory);
+    Tape tape(context);
+    const auto input = [&](const Shape& s, std::uint64_t stream) {
+      const Tensor t = context.empty(s);
+      const std::vector<float> v = normal_values(s.numel(), 8, stream);
+      std::copy(v.begin(), v.end(), t.data<float>());
+      return tape.input(t);
+    };
+    const Tensor x = input({333, 130}, 1), w = input({130}, 2), b = input({130}, 3);
+    const Tensor y = tape.apply(LayerNorm{kEps}, x, Tensor{}, w, b, Tensor{});
+    const Tensor square = tape.apply(LayerNorm{kEps}, tape.view(y, {1, 333 * 130}), Tensor{}, input({333 * 130}, 4),
+                                     input({333 * 130}, 5), Tensor{});
+    tape.backward(tape.narrow(square, 1, 12345, 12346));
+    std::vector<float> all(tape.grad(x).data<float>(), tape.grad(x).data<float>() + x.numel());
+    for (const Tensor* t : {&w, &b})
+      all.insert(all.end(), tape.grad(*t).data<float>(), tape.grad(*t).data<float>() + 130);
+    if (first.empty()) first = all;
+    EXPECT_EQ(all, first) << threads << " threads";
+  }
+}
+
+TEST(LayerNorm, NamesWhatDoesNotFit) {
+  HeapAllocator memory;
+  Context context(Exec{}, memory);
+  Tape tape(context);
+  const Tensor x = context.empty({2, 3}), w = context.empty({4}), b = context.empty({3});
+  EXPECT_THROW(tape.apply(LayerNorm{kEps}, x, Tensor{}, w, b, Tensor{}), Error);
+  EXPECT_THROW(tape.apply(LayerNorm{kEps, kDropout}, x, Tensor{}, b, b, w), Error);
+}
+
+}  // namespace
+}  // namespace cald::test
