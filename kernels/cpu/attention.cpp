@@ -75,8 +75,8 @@ void attention_forward(const AttentionForward& a, const AttentionSizes& n, Index
   const HeadRows v = head_rows(a.v, b, h, n.head_size), y = head_rows(a.y, b, h, n.head_size);
   const BlockKeys keys = block_keys(a, n, b);
   const Index all = keys.seen_by(q1 - 1);
-  pack_transposed(k.from(keys.range.begin), n.head_size, all, 1.0f, s.keys_across);
-  pack_rows(v.from(keys.range.begin), all, n.head_size, 1.0f, s.values);
+  pack_transposed(k.from(keys.range.begin), n.head_size, all, s.keys_across);
+  pack_rows(v.from(keys.range.begin), all, n.head_size, s.values);
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
   const KeyDropout dropout = key_dropout(a, n, b, h, keys.range.begin, s.words);
   float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
@@ -118,9 +118,9 @@ void attention_backward(const AttentionBackward& a, const AttentionSizes& n, Ind
   const HeadRows dv = head_rows(a.dv.to, b, h, size);
   const BlockKeys keys = block_keys(a, n, b);
   const Index first = keys.range.begin, all = keys.range.end - first;
-  pack_transposed(k.from(first), size, all, 1.0f, s.keys_across);
-  pack_transposed(v.from(first), size, all, 1.0f, s.values_across);
-  pack_rows(k.from(first), all, size, 1.0f, s.keys);
+  pack_transposed(k.from(first), size, all, s.keys_across);
+  pack_transposed(v.from(first), size, all, s.values_across);
+  pack_rows(k.from(first), all, size, s.keys);
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
   const KeyDropout dropout = key_dropout(a, n, b, h, first, s.words);
   const float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
@@ -140,12 +140,12 @@ void attention_backward(const AttentionBackward& a, const AttentionSizes& n, Ind
       micro_gemm({s.dscores, n.score_step, 1}, {s.keys, all}, {dq.row(i0), dq.step, a.dq.add, false, a.scale}, rows,
                  size, seen);
     if (a.dk) {
-      pack_rows(q.from(i0), rows, size, a.scale, s.rows);
-      micro_gemm({s.dscores, 1, n.score_step}, {s.rows, rows}, {dk.row(first), dk.step, !(set_dk && i0 == 0)}, seen,
-                 size, rows);
+      pack_rows(q.from(i0), rows, size, s.rows);
+      micro_gemm({s.dscores, 1, n.score_step}, {s.rows, rows},
+                 {dk.row(first), dk.step, !(set_dk && i0 == 0), false, a.scale}, seen, size, rows);
     }
     if (a.dv) {
-      pack_rows(dy.from(i0), rows, size, 1.0f, s.rows);
+      pack_rows(dy.from(i0), rows, size, s.rows);
       micro_gemm({s.scores, 1, n.score_step}, {s.rows, rows}, {dv.row(first), dv.step, !(set_dv && i0 == 0)}, seen,
                  size, rows);
     }

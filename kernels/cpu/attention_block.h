@@ -6,6 +6,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/cpu/micro_gemm-inl.h"
+#include "kernels/cpu/scratch.h"
 
 namespace cald {
 
@@ -55,23 +56,6 @@ inline AttentionSizes attention_sizes(const TensorRef& q, const TensorRef& k, in
   n.block = std::clamp<std::ptrdiff_t>(6144 / n.score_step, 24, 60) / 12 * 12;
   return n;
 }
-
-/// Cuts scratch memory into cache-aligned pieces; without memory it measures.
-class Scratch {
- public:
-  explicit Scratch(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
-  template <class T = float>
-  T* take(std::ptrdiff_t n) {
-    const std::size_t at = used_;
-    used_ += static_cast<std::size_t>(round_up(n * static_cast<std::ptrdiff_t>(sizeof(T)), 64));
-    return memory_ ? reinterpret_cast<T*>(memory_ + at) : nullptr;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  std::byte* memory_;
-  std::size_t used_ = 0;
-};
 
 /// One thread's scratch of the forward and, with `backward`, the rest of what the backward needs.
 struct AttentionScratch {

@@ -131,20 +131,18 @@ inline void micro_gemm(const MicroLhs& a, const MicroPanels& panels, const Micro
   }
 }
 
-/// Packs b (depth, cols) given by its rows: panels[j / kPanel][k][j % kPanel] = scale * b.row(k)[j]. b.step is 1.
-inline void pack_rows(const MicroLhs& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float scale, float* panels) {
+/// Packs b (depth, cols) given by its rows: panels[j / kPanel][k][j % kPanel] = b.row(k)[j]. b.step is 1.
+inline void pack_rows(const MicroLhs& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float* panels) {
   const Floats d;
-  const auto s = Set(d, scale);
   for (std::ptrdiff_t j = 0; j < cols; j += kPanel) {
     float* to = panels + j * depth;
     const std::ptrdiff_t width = lesser(kPanel, cols - j);
     for (std::ptrdiff_t k = 0; k < depth; ++k, to += kPanel) {
       const float* from = b.row(k) + j;
       if (width == kPanel) {
-        for (int v = 0; v < kMicroVectors; ++v)
-          StoreU(Mul(s, LoadU(d, from + v * kMicroLanes)), d, to + v * kMicroLanes);
+        for (int v = 0; v < kMicroVectors; ++v) StoreU(LoadU(d, from + v * kMicroLanes), d, to + v * kMicroLanes);
       } else {
-        for (std::ptrdiff_t c = 0; c < width; ++c) to[c] = scale * from[c];
+        for (std::ptrdiff_t c = 0; c < width; ++c) to[c] = from[c];
         for (std::ptrdiff_t c = width; c < kPanel; ++c) to[c] = 0.0f;
       }
     }
@@ -152,12 +150,11 @@ inline void pack_rows(const MicroLhs& b, std::ptrdiff_t depth, std::ptrdiff_t co
 }
 
 /// Transposes the 4 x 4 block at `rows` + k to `to`, whose rows are kPanel apart.
-HWY_INLINE void transpose_4x4(const float* const* rows, std::ptrdiff_t k, float scale, float* to) {
+HWY_INLINE void transpose_4x4(const float* const* rows, std::ptrdiff_t k, float* to) {
   const FixedTag<float, 4> d;
   const Repartition<double, decltype(d)> wide;
-  const auto s = Set(d, scale);
-  const auto r0 = Mul(s, LoadU(d, rows[0] + k)), r1 = Mul(s, LoadU(d, rows[1] + k));
-  const auto r2 = Mul(s, LoadU(d, rows[2] + k)), r3 = Mul(s, LoadU(d, rows[3] + k));
+  const auto r0 = LoadU(d, rows[0] + k), r1 = LoadU(d, rows[1] + k);
+  const auto r2 = LoadU(d, rows[2] + k), r3 = LoadU(d, rows[3] + k);
   const auto a = BitCast(wide, InterleaveLower(d, r0, r1)), b = BitCast(wide, InterleaveLower(d, r2, r3));
   const auto p = BitCast(wide, InterleaveUpper(d, r0, r1)), q = BitCast(wide, InterleaveUpper(d, r2, r3));
   StoreU(BitCast(d, InterleaveLower(wide, a, b)), d, to);
@@ -166,18 +163,18 @@ HWY_INLINE void transpose_4x4(const float* const* rows, std::ptrdiff_t k, float 
   StoreU(BitCast(d, InterleaveUpper(wide, p, q)), d, to + 3 * kPanel);
 }
 
-/// Packs the transpose of b (cols, depth): panels[j / kPanel][k][j % kPanel] = scale * b.row(j)[k]. b.step is 1.
-inline void pack_transposed(const MicroLhs& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float scale, float* panels) {
+/// Packs the transpose of b (cols, depth): panels[j / kPanel][k][j % kPanel] = b.row(j)[k]. b.step is 1.
+inline void pack_transposed(const MicroLhs& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float* panels) {
   for (std::ptrdiff_t j = 0; j < round_up(cols, kPanel); j += 4) {
     float* to = panels + j / kPanel * kPanel * depth + j % kPanel;
     const std::ptrdiff_t width = lesser(4, cols - j);
     std::ptrdiff_t k = 0;
     if (width == 4) {
       const float* rows[4] = {b.row(j), b.row(j + 1), b.row(j + 2), b.row(j + 3)};
-      for (; k + 4 <= depth; k += 4) transpose_4x4(rows, k, scale, to + k * kPanel);
+      for (; k + 4 <= depth; k += 4) transpose_4x4(rows, k, to + k * kPanel);
     }
     for (; k < depth; ++k)
-      for (std::ptrdiff_t c = 0; c < 4; ++c) to[k * kPanel + c] = c < width ? scale * b.row(j + c)[k] : 0.0f;
+      for (std::ptrdiff_t c = 0; c < 4; ++c) to[k * kPanel + c] = c < width ? b.row(j + c)[k] : 0.0f;
   }
 }
 

@@ -1,0 +1,275 @@
+// The low-rank projection of the sequence axis on the CPU, from register tiles over packed panels.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/low_rank.cpp"
+#include "kernels/cpu/simd.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/micro_gemm-inl.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/low_rank.h"
+
+#ifndef CALD_KERNELS_CPU_LOW_RANK_TYPES_
+#define CALD_KERNELS_CPU_LOW_RANK_TYPES_
+namespace cald {
+
+struct LowRankSizes {
+  std::ptrdiff_t batch, tokens, width, slots, positions;
+};
+
+// A task of y and dx: this many columns of one sample, its tokens in chunks of kChunk.
+inline constexpr std::ptrdiff_t kColumns = 128, kChunk = 512;
+// A task of de: this many rows, by one panel.
+inline constexpr std::ptrdiff_t kRowsOfE = 6;
+
+/// One thread's scratch for a task of y or dx.
+struct LowRankScratch {
+  LowRankScratch(const LowRankSizes& n, void* memory) : scratch(memory) {
+    panels = scratch.take((n.slots > kChunk ? n.slots : kChunk) * kColumns);
+    gathered = scratch.take(kChunk * n.slots);
+    zeros = scratch.take(n.slots);
+    rows = scratch.take<const float*>(kChunk);
+    ranks = scratch.take<std::int32_t>(kChunk);
+  }
+  Scratch scratch;
+  float *panels, *gathered, *zeros;
+  const float** rows;
+  std::int32_t* ranks;
+};
+
+/// What the tasks of de share: dy transposed in panels for a group of samples, and which token has which rank.
+struct EmbeddingScratch {
+  EmbeddingScratch(const LowRankSizes& n, void* memory) : scratch(memory) {
+    sample_size = n.width * round_up(n.slots, kMaxPanel);
+    const std::ptrdiff_t fits = (std::ptrdiff_t{1} << 20) / (sample_size ? sample_size : 1);
+    group = lesser(n.batch, fits < 1 ? 1 : fits);
+    panels = scratch.take(group * sample_size);
+    zeros = scratch.take(n.width);
+    token = scratch.take<std::int32_t>(n.batch * n.positions);
+  }
+  Scratch scratch;
+  std::ptrdiff_t sample_size, group;
+  float *panels, *zeros;
+  std::int32_t* token;  ///< (B, P): the token with this rank, or -1
+};
+
+}  // namespace cald
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace cald::HWY_NAMESPACE {
+
+using Index = std::ptrdiff_t;
+
+inline float* at(const TensorRef& t, Index b, Index row, Index col) {
+  return t.f32() + b * t.strides[0] + row * t.strides[1] + col;
+}
+inline Index rank_of(const TensorRef& rank, Index b, Index s) {
+  return rank.as<std::int32_t>()[b * rank.strides[0] + s * rank.strides[1]];
+}
+/// 1 / sqrt(length), and 0 for a length of 0.
+inline float length_scale(const TensorRef& lengths, Index b) {
+  const std::int32_t n = lengths.as<std::int32_t>()[b * lengths.strides[0]];
+  return n > 0 ? 1.0f / __builtin_sqrtf(static_cast<float>(n)) : 0.0f;
+}
+
+/// Rows ranks[0 .. n) of e as columns of a left operand: in place if they follow one another, else gathered.
+inline MicroLhs rows_of_e(const TensorRef& e, const std::int32_t* ranks, Index n, float* gathered) {
+  const Index slots = e.dim(1), step = e.strides[0];
+  bool run = true;
+  for (Index i = 1; i < n; ++i) run = run && ranks[i] == ranks[0] + i;
+  if (run) return {e.f32() + ranks[0] * step, 1, step};
+  for (Index i = 0; i < n; ++i)
+    __builtin_memcpy(gathered + i * slots, e.f32() + ranks[i] * step, static_cast<std::size_t>(slots) * sizeof(float));
+  return {gathered, 1, slots};
+}
+
+/// y[b][:, col0 .. col0 + cols).
+void low_rank_forward(const LowRankForward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
+  const LowRankScratch s(n, memory);
+  const Index cols = lesser(kColumns, n.width - col0);
+  MicroOut out{at(a.y, b, 0, col0), a.y.strides[1]};
+  out.scale = length_scale(a.lengths, b);
+  Index token = 0;
+  do {
+    Index count = 0;
+    for (; token < n.tokens && count < kChunk; ++token) {
+      const Index r = rank_of(a.rank, b, token);
+      if (r < 0) continue;
+      s.ranks[count] = static_cast<std::int32_t>(r);
+      s.rows[count++] = at(a.x, b, token, col0);
+    }
+    if (count == 0 && out.add) break;
+    pack_rows({nullptr, 0, 1, s.rows}, count, cols, s.panels);
+    const MicroLhs e = count ? rows_of_e(a.e, s.ranks, count, s.gathered) : MicroLhs{s.gathered, 0, 0};
+    micro_gemm(e, {s.panels, count}, out, n.slots, cols, count);
+    out.add = true;
+  } while (token < n.tokens);
+}
+
+/// dx[b][:, col0 .. col0 + cols).
+void low_rank_backward_x(const LowRankBackward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
+  const LowRankScratch s(n, memory);
+  const Index cols = lesser(kColumns, n.width - col0);
+  pack_rows({at(a.dy, b, 0, col0), a.dy.strides[1], 1}, n.slots, cols, s.panels);
+  __builtin_memset(s.zeros, 0, static_cast<std::size_t>(n.slots) * sizeof(float));
+  for (Index t0 = 0; t0 < n.tokens; t0 += kChunk) {
+    const Index rows = lesser(kChunk, n.tokens - t0);
+    Index first = rows, last = 0;
+    for (Index i = 0; i < rows; ++i) {
+      const Index r = rank_of(a.rank, b, t0 + i);
+      s.rows[i] = r < 0 ? s.zeros : a.e.f32() + r * a.e.strides[0];
+      if (r < 0) continue;
+      first = lesser(first, i);
+      last = i + 1;
+    }
+    if (!a.dx.add)
+      for (Index i = 0; i < rows; ++i)
+        if (i < first || i >= last)
+          __builtin_memset(at(a.dx.to, b, t0 + i, col0), 0, static_cast<std::size_t>(cols) * sizeof(float));
+    if (first >= last) continue;
+    const MicroOut out{at(a.dx.to, b, t0 + first, col0), a.dx.to.strides[1], a.dx.add, false,
+                       length_scale(a.lengths, b)};
+    micro_gemm({nullptr, 0, 1, s.rows + first}, {s.panels, n.slots}, out, last - first, cols, n.slots);
+  }
+}
+
+/// Packs a panel of dy[b]^T.
+void low_rank_pack_dy(const LowRankBackward& a, const LowRankSizes& n, Index b, Index slot0, float* panel) {
+  pack_transposed({at(a.dy, b, slot0, 0), a.dy.strides[1], 1}, n.width, lesser(kPanel, n.slots - slot0), panel);
+}
+
+/// Adds samples [b0, b1) to rows [row0, row0 + kRowsOfE) of de, columns [slot0, slot0 + kPanel).
+void low_rank_backward_e(const LowRankBackward& a, const LowRankSizes& n, const EmbeddingScratch& s, Index b0, Index b1,
+                         Index row0, Index rows, Index slot0) {
+  MicroOut out{a.de.to.f32() + row0 * a.de.to.strides[0] + slot0, a.de.to.strides[0], a.de.add || b0 > 0};
+  for (Index b = b0; b < b1; ++b) {
+    const float* x[kRowsOfE];
+    bool any = false;
+    for (Index i = 0; i < rows; ++i) {
+      const std::int32_t token = s.token[b * n.positions + row0 + i];
+      x[i] = token < 0 ? s.zeros : at(a.x, b, token, 0);
+      any = any || token >= 0;
+    }
+    if (!any && out.add) continue;
+    out.scale = length_scale(a.lengths, b);
+    micro_gemm({nullptr, 0, 1, x}, {s.panels + (b - b0) * s.sample_size + slot0 * n.width, n.width}, out, rows,
+               lesser(kPanel, n.slots - slot0), n.width);
+    out.add = true;
+  }
+}
+
+std::ptrdiff_t low_rank_panel() { return kPanel; }
+
+}  // namespace cald::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace cald {
+HWY_EXPORT(low_rank_forward);
+HWY_EXPORT(low_rank_backward_x);
+HWY_EXPORT(low_rank_pack_dy);
+HWY_EXPORT(low_rank_backward_e);
+HWY_EXPORT(low_rank_panel);
+namespace {
+
+template <class Args>
+LowRankSizes sizes_of(const Args& a) {
+  return {a.x.dim(0), a.x.dim(1), a.x.dim(2), a.e.dim(1), a.e.dim(0)};
+}
+
+std::int64_t column_tasks(const LowRankSizes& n) { return (n.width + kColumns - 1) / kColumns; }
+
+std::size_t task_scratch(const Exec& exec, const LowRankSizes& n) {
+  return static_cast<std::size_t>(part_count(exec, n.batch * column_tasks(n), 1)) *
+         LowRankScratch(n, nullptr).scratch.used();
+}
+
+/// Calls fn(sample, first column, memory) for every task of y or dx.
+template <class Fn>
+void each_column_task(const Exec& exec, const LowRankSizes& n, const Fn& fn) {
+  const std::int64_t columns = column_tasks(n);
+  const std::size_t size = LowRankScratch(n, nullptr).scratch.used();
+  auto* memory = static_cast<std::byte*>(exec.workspace);
+  parallel_parts(exec, n.batch * columns, 1, [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t)
+      fn(t / columns, t % columns * kColumns, memory + static_cast<std::size_t>(part) * size);
+  });
+}
+
+/// Fills the table of tokens by rank; returns the number of rows of e that a token names.
+std::int64_t tokens_by_rank(const LowRankBackward& a, const LowRankSizes& n, std::int32_t* token) {
+  std::fill(token, token + n.batch * n.positions, -1);
+  std::int64_t used = 0;
+  for (std::int64_t b = 0; b < n.batch; ++b)
+    for (std::int64_t s = 0; s < n.tokens; ++s) {
+      const std::int64_t r = a.rank.as<std::int32_t>()[b * a.rank.strides[0] + s * a.rank.strides[1]];
+      if (r < 0) continue;
+      token[b * n.positions + r] = static_cast<std::int32_t>(s);
+      used = std::max(used, r + 1);
+    }
+  return used;
+}
+
+void backward_e(const Exec& exec, const LowRankBackward& a, const LowRankSizes& n) {
+  const EmbeddingScratch s(n, exec.workspace);
+  const std::int64_t used = tokens_by_rank(a, n, s.token), panel = HWY_DYNAMIC_DISPATCH(low_rank_panel)();
+  std::fill(s.zeros, s.zeros + n.width, 0.0f);
+  if (!a.de.add)
+    for (std::int64_t r = n.batch ? used : 0; r < n.positions; ++r)
+      std::memset(a.de.to.f32() + r * a.de.to.strides[0], 0, static_cast<std::size_t>(n.slots) * sizeof(float));
+  const std::int64_t panels = (n.slots + panel - 1) / panel, row_tasks = (used + kRowsOfE - 1) / kRowsOfE;
+  for (std::int64_t b0 = 0; b0 < n.batch; b0 += s.group) {
+    const std::int64_t b1 = std::min<std::int64_t>(n.batch, b0 + s.group);
+    parallel_for(exec, (b1 - b0) * panels, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const std::int64_t slot0 = t % panels * panel;
+        HWY_DYNAMIC_DISPATCH(low_rank_pack_dy)
+        (a, n, b0 + t / panels, slot0, s.panels + t / panels * s.sample_size + slot0 * n.width);
+      }
+    });
+    parallel_for(exec, row_tasks * panels, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const std::int64_t row0 = t / panels * kRowsOfE;
+        HWY_DYNAMIC_DISPATCH(low_rank_backward_e)
+        (a, n, s, b0, b1, row0, lesser(kRowsOfE, used - row0), t % panels * panel);
+      }
+    });
+  }
+}
+
+}  // namespace
+
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const LowRankForward& a) {
+  return task_scratch(exec, sizes_of(a));
+}
+
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const LowRankBackward& a) {
+  const LowRankSizes n = sizes_of(a);
+  return std::max(a.dx ? task_scratch(exec, n) : 0, a.de ? EmbeddingScratch(n, nullptr).scratch.used() : 0);
+}
+
+template <>
+void run<Device::cpu>(Exec& exec, const LowRankForward& a) {
+  const LowRankSizes n = sizes_of(a);
+  each_column_task(exec, n, [&](std::int64_t b, std::int64_t col0, void* memory) {
+    HWY_DYNAMIC_DISPATCH(low_rank_forward)(a, n, b, col0, memory);
+  });
+}
+
+template <>
+void run<Device::cpu>(Exec& exec, const LowRankBackward& a) {
+  const LowRankSizes n = sizes_of(a);
+  if (a.dx)
+    each_column_task(exec, n, [&](std::int64_t b, std::int64_t col0, void* memory) {
+      HWY_DYNAMIC_DISPATCH(low_rank_backward_x)(a, n, b, col0, memory);
+    });
+  if (a.de) backward_e(exec, a, n);
+}
+
+}  // namespace cald
+#endif

@@ -1,0 +1,185 @@
+// The low-rank projection of the sequence axis: ranks, pads on either side, exactness, threads.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "ops/attention.h"
+#include "tests/ops/harness.h"
+
+namespace cald::test {
+namespace {
+
+/// Ranks and lengths of a batch; ranks count from 0 unless given.
+struct Ranks {
+  std::int64_t batch, tokens;
+  std::vector<std::int32_t> rank, lengths;
+};
+
+/// Valid tokens [begin, end) of each sample.
+Ranks runs(std::int64_t tokens, const std::vector<std::pair<std::int32_t, std::int32_t>>& ranges) {
+  Ranks r{static_cast<std::int64_t>(ranges.size()), tokens, {}, {}};
+  for (const auto& [begin, end] : ranges) {
+    for (std::int32_t s = 0; s < tokens; ++s) r.rank.push_back(s >= begin && s < end ? s - begin : -1);
+    r.lengths.push_back(end - begin);
+  }
+  return r;
+}
+
+template <class T>
+Array<T> project(const Ranks& r, const Inputs<T>& in) {
+  const auto &x = in[0], &e = in[1];
+  Array<T> y({r.batch, e.dim(1), x.dim(2)});
+  for (std::int64_t b = 0; b < r.batch; ++b) {
+    const std::int32_t length = r.lengths[static_cast<std::size_t>(b)];
+    for (std::int64_t s = 0; s < r.tokens; ++s) {
+      const std::int32_t rank = r.rank[static_cast<std::size_t>(b * r.tokens + s)];
+      if (rank < 0) continue;
+      for (std::int64_t j = 0; j < e.dim(1); ++j)
+        for (std::int64_t c = 0; c < x.dim(2); ++c) y(b, j, c) += e(rank, j) * x(b, s, c) / sqrt(T(double(length)));
+    }
+  }
+  return y;
+}
+
+Tensor apply(OpRun& run, const Ranks& r, const std::vector<Tensor>& in) {
+  return run.tape.apply(LowRankProjection{run.ints({r.batch, r.tokens}, r.rank), run.ints({r.batch}, r.lengths)}, in[0],
+                        in[1]);
+}
+
+void check(const std::string& name, const Ranks& r, std::int64_t positions, std::int64_t slots, std::int64_t width) {
+  const Case c{name, {{{r.batch, r.tokens, width}}, {{positions, slots}}}};
+  check_op(
+      c, [&]<class T>(const Inputs<T>& in) { return project(r, in); },
+      [&](OpRun& run, const std::vector<Tensor>& in) { return apply(run, r, in); });
+}
+
+TEST(LowRank, PadsOnEitherSide) {
+  check("no pads", runs(6, {{0, 6}, {0, 6}}), 6, 4, 5);
+  check("pads right", runs(7, {{0, 4}, {0, 7}, {0, 1}}), 9, 3, 6);
+  check("pads left", runs(7, {{3, 7}, {0, 7}, {6, 7}}), 9, 3, 6);
+  check("pads on both sides", runs(9, {{2, 7}, {4, 9}}), 8, 5, 3);
+  check("a sample without tokens", runs(5, {{0, 3}, {2, 2}, {1, 5}}), 5, 4, 3);
+}
+
+TEST(LowRank, Sizes) {
+  check("one of each", runs(1, {{0, 1}}), 1, 1, 1);
+  check("more slots than tokens", runs(3, {{0, 3}}), 3, 37, 2);
+  check("wide", runs(5, {{0, 5}}), 5, 2, 131);
+  check("no samples", {0, 4, {}, {}}, 4, 2, 3);
+  check("no tokens", {2, 0, {}, {0, 0}}, 3, 2, 3);
+}
+
+TEST(LowRank, RanksInAnyOrder) {
+  check("backwards", {1, 5, {4, 3, 2, 1, 0}, {5}}, 6, 3, 4);
+  check("pads inside", {2, 6, {0, -1, 1, -1, -1, 2, -1, 0, 1, 2, -1, 3}, {3, 4}}, 5, 3, 4);
+  check("a rank that nobody has", {1, 4, {3, 0, -1, 5}, {3}}, 8, 3, 4);
+}
+
+std::vector<float> project_floats(const Ranks& r, const std::vector<float>& x, const std::vector<float>& e,
+                                  std::int64_t slots, std::int64_t width) {
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  Tape tape(context, false);
+  OpRun run{tape, backends()[0]};
+  const Tensor y = apply(
+      run, r,
+      {run.floats({r.batch, r.tokens, width}, x), run.floats({static_cast<std::int64_t>(e.size()) / slots, slots}, e)});
+  return {y.data<float>(), y.data<float>() + y.numel()};
+}
+
+/// With k = len and e = sqrt(len) I the projection gives the tokens back, and attention over it is exact.
+TEST(LowRank, IsExactForAsManySlotsAsTokens) {
+  for (std::int64_t n : {1, 5, 16, 33}) {
+    const std::vector<float> x = normal_values(n * 7, 5, static_cast<std::uint64_t>(n));
+    std::vector<float> e(static_cast<std::size_t>(n * n), 0.0f);
+    for (std::int64_t i = 0; i < n; ++i) e[static_cast<std::size_t>(i * n + i)] = std::sqrt(static_cast<float>(n));
+    const std::vector<float> y = project_floats(runs(n, {{0, static_cast<std::int32_t>(n)}}), x, e, n, 7);
+    for (std::size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(y[i], x[i], 3e-7f * std::abs(x[i])) << n << " tokens";
+  }
+}
+
+TEST(LowRank, WhatStandsAtPadsDoesNotMatter) {
+  const std::int64_t width = 5, slots = 3;
+  const std::vector<float> e = normal_values(8 * slots, 2, 0), valid = normal_values(4 * width, 2, 1);
+  const auto with_pads = [&](std::int32_t left, std::int32_t right, float pad) {
+    std::vector<float> x(static_cast<std::size_t>(left * width), pad);
+    x.insert(x.end(), valid.begin(), valid.end());
+    x.insert(x.end(), static_cast<std::size_t>(right * width), pad);
+    return project_floats(runs(left + 4 + right, {{left, left + 4}}), x, e, slots, width);
+  };
+  const std::vector<float> alone = with_pads(0, 0, 0);
+  EXPECT_EQ(with_pads(0, 3, std::nanf("")), alone);
+  EXPECT_EQ(with_pads(3, 0, std::nanf("")), alone);
+  EXPECT_EQ(with_pads(2, 9, 1e30f), alone);
+}
+
+struct Outcome {
+  std::vector<float> y, dx, de;
+  bool operator==(const Outcome&) const = default;
+};
+
+Outcome run_threads(const Ranks& r, std::int64_t positions, std::int64_t slots, std::int64_t width, int threads) {
+  PoisonedAllocator memory;
+  Context context(Exec{Device::cpu, threads}, memory);
+  Tape tape(context);
+  OpRun run{tape, backends()[0]};
+  const Tensor x = run.floats({r.batch, r.tokens, width}, normal_values(r.batch * r.tokens * width, 3, 0));
+  const Tensor e = run.floats({positions, slots}, normal_values(positions * slots, 3, 1));
+  const Tensor dy = run.floats({r.batch, slots, width}, normal_values(r.batch * slots * width, 3, 2));
+  const Tensor rank = run.ints({r.batch, r.tokens}, r.rank), lengths = run.ints({r.batch}, r.lengths);
+  const Tensor y = context.like(dy), dx = context.like(x), de = context.like(e);
+  context.launch(LowRankForward{x, e, rank, lengths, y});
+  context.launch(LowRankBackward{x, e, rank, lengths, dy, {dx, false}, {de, false}});
+  const auto copy = [](const Tensor& t) { return std::vector<float>(t.data<float>(), t.data<float>() + t.numel()); };
+  return {copy(y), copy(dx), copy(de)};
+}
+
+template <class T>
+struct Defined {
+  std::vector<T> y, dx, de;
+};
+
+template <class T>
+Defined<T> define(const Ranks& r, std::int64_t positions, std::int64_t slots, std::int64_t width) {
+  const auto x = normal_values(r.batch * r.tokens * width, 3, 0), e = normal_values(positions * slots, 3, 1);
+  const auto dy = normal_values(r.batch * slots * width, 3, 2);
+  Defined<T> out{std::vector<T>(dy.size()), std::vector<T>(x.size()), std::vector<T>(e.size())};
+  for (std::int64_t b = 0; b < r.batch; ++b) {
+    const T scale = T(1) / std::sqrt(static_cast<T>(r.lengths[static_cast<std::size_t>(b)]));
+    for (std::int64_t s = 0; s < r.tokens; ++s) {
+      const std::int32_t rank = r.rank[static_cast<std::size_t>(b * r.tokens + s)];
+      if (rank < 0) continue;
+      for (std::int64_t j = 0; j < slots; ++j)
+        for (std::int64_t c = 0; c < width; ++c) {
+          const auto yi = static_cast<std::size_t>((b * slots + j) * width + c);
+          const auto xi = static_cast<std::size_t>((b * r.tokens + s) * width + c);
+          const auto ei = static_cast<std::size_t>(rank * slots + j);
+          out.y[yi] += scale * T(e[ei]) * T(x[xi]);
+          out.dx[xi] += scale * T(e[ei]) * T(dy[yi]);
+          out.de[ei] += scale * T(x[xi]) * T(dy[yi]);
+        }
+    }
+  }
+  return out;
+}
+
+void check_large(const std::string& what, const Ranks& r, std::int64_t positions, std::int64_t slots,
+                 std::int64_t width) {
+  const Outcome got = run_threads(r, positions, slots, width, 1);
+  const auto exact = define<double>(r, positions, slots, width);
+  const auto naive = define<float>(r, positions, slots, width);
+  expect_near(got.y, wanted(exact.y, naive.y), what + ", y");
+  expect_near(got.dx, wanted(exact.dx, naive.dx), what + ", dx");
+  expect_near(got.de, wanted(exact.de, naive.de), what + ", de");
+  for (int threads : {2, 3, 7}) EXPECT_EQ(run_threads(r, positions, slots, width, threads), got) << what;
+}
+
+TEST(LowRank, LargeSizesAndThreads) {
+  check_large("batch", runs(27, {{0, 27}, {0, 13}, {5, 27}, {26, 27}}), 30, 33, 150);
+  check_large("several chunks of tokens", runs(1100, {{0, 1100}, {450, 1090}}), 1100, 8, 20);
+  check_large("a chunk of pads", runs(1600, {{0, 3}, {1100, 1600}}), 500, 5, 10);
+  check_large("several groups of samples", runs(4, {{0, 4}, {0, 2}, {1, 4}}), 4, 600, 1400);
+}
+
+}  // namespace
+}  // namespace cald::test
