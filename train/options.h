@@ -89,6 +89,7 @@ struct RunOptions {
   std::int64_t threads = 0;  // 0: as many as the machine has
   DTypeOption dtype = DTypeOption::f32;
   DeviceOption device = DeviceOption::cpu;
+  std::string memory_budget;  // empty: none
   bool resume = false;
 
   /// Calls v(key, field, help) for every setting, in the order of --help. Keys are kebab case; `help` gives the unit.
@@ -164,6 +165,8 @@ struct RunOptions {
     v("threads", o.threads, "threads; 0: all of the machine's");
     v("dtype", o.dtype, "inputs of matrix products: f32 or bf16");
     v("device", o.device, "cpu or cuda");
+    v("memory-budget", o.memory_budget,
+      "most memory for tensors, in bytes or with KiB, MiB, GiB; a run that needs more stops before it starts");
     v("resume", o.resume, "go on from the run directory's last checkpoint");
   }
 };

@@ -13,11 +13,12 @@ namespace cald {
 /// Tokenised examples with their labels; the texts themselves are let go.
 struct EncodedTask {
   std::string path;
-  std::vector<Encoding> encodings;
+  std::vector<Tokenizer::Encoding> encodings;
   std::vector<std::int32_t> labels;
   LabelMap label_map;
 
   std::int64_t size() const { return static_cast<std::int64_t>(encodings.size()); }
+  std::vector<std::int64_t> lengths() const;  ///< tokens of each example
   std::int64_t longest() const;
   double mean_length() const;
 };

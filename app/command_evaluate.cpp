@@ -1,0 +1,151 @@
+// cald evaluate and cald predict.
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "app/commands.h"
+#include "app/text_table.h"
+#include "data/atomic_file.h"
+#include "train/cost.h"
+#include "train/evaluate.h"
+#include "train/model_io.h"
+
+namespace cald {
+namespace {
+
+/// What both commands need: a model in memory and its tokenizer.
+struct Classifier {
+  explicit Classifier(const std::string& directory, std::int64_t threads)
+      : source(directory),
+        tokenizer(load_tokenizer(directory)),
+        memory(Exec{Device::cpu,
+                    static_cast<int>(threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency())),
+                    nullptr, nullptr},
+               heap) {
+    model = load_encoder(source, heap, MemClass::weights);
+    if (model->config().labels.empty())
+      throw data_error(directory, "has no classification head; 'cald finetune' gives it one");
+  }
+
+  ModelDir source;
+  std::unique_ptr<Tokenizer> tokenizer;
+  HeapAllocator heap;
+  PlannedMemory memory;
+  std::unique_ptr<Encoder> model;
+};
+
+struct EvaluateFlags {
+  std::string model, data, json;
+  RunOptions columns;
+  std::int64_t max_length = 0, batch_size = 64, threads = 0;
+};
+
+std::int64_t length_limit(std::int64_t asked, const EncoderConfig& c) {
+  if (asked > c.max_tokens())
+    throw usage_error("--max-length " + std::to_string(asked) + " is more than the model's " +
+                      std::to_string(c.max_tokens()) + " positions");
+  return asked > 0 ? asked : std::min<std::int64_t>(c.max_tokens(), 512);
+}
+
+int evaluate_model(const EvaluateFlags& f) {
+  Classifier c(f.model, f.threads);
+  const LabelMap labels = LabelMap::from_names(c.model->config().labels);
+  const EncodedTask task =
+      load_task(f.data, f.columns, {c.tokenizer.get(), length_limit(f.max_length, c.model->config())}, &labels);
+  const auto start = std::chrono::steady_clock::now();
+  const Evaluation e = evaluate(*c.model, task, f.batch_size, c.memory);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::printf("accuracy %.2f %% of %lld examples, loss %.4f nats, %s, peak resident memory %s\n", 100 * e.accuracy,
+              static_cast<long long>(e.examples), e.loss, human_seconds(seconds).c_str(),
+              human_bytes(peak_resident_bytes()).c_str());
+  if (f.json.empty()) return 0;
+  const nlohmann::ordered_json j = {
+      {"model", f.model},       {"data", f.data},     {"accuracy", e.accuracy},       {"loss", e.loss},
+      {"examples", e.examples}, {"seconds", seconds}, {"predictions", e.predictions}, {"labels", task.labels}};
+  write_file_atomically(f.json, j.dump() + "\n");
+  return 0;
+}
+
+struct PredictFlags {
+  std::string model, text, file, pair;
+  std::int64_t max_length = 0, threads = 0;
+};
+
+/// The texts to classify: the argument, a file's lines, or the lines of standard input.
+std::vector<std::string> texts_of(const PredictFlags& f) {
+  if (!f.text.empty()) return {f.text};
+  std::vector<std::string> texts;
+  std::string line;
+  if (!f.file.empty()) {
+    const std::string all = read_text_file(f.file, std::size_t{1} << 30);
+    for (std::size_t at = 0; at < all.size();) {
+      const std::size_t end = std::min(all.find('\n', at), all.size());
+      texts.push_back(all.substr(at, end - at));
+      at = end + 1;
+    }
+    return texts;
+  }
+  while (std::getline(std::cin, line)) texts.push_back(line);
+  return texts;
+}
+
+int predict(const PredictFlags& f) {
+  Classifier c(f.model, f.threads);
+  const std::int64_t limit = length_limit(f.max_length, c.model->config());
+  EncodedTask task;
+  std::int64_t number = 0;
+  for (const std::string& text : texts_of(f)) {
+    ++number;
+    const auto pair = f.pair.empty() ? std::nullopt : std::optional<std::string_view>(f.pair);
+    try {
+      task.encodings.push_back(c.tokenizer->encode(text, pair, limit));
+    } catch (const Error& e) {
+      throw data_error((f.file.empty() ? "text" : f.file) + ":" + std::to_string(number), e.what());
+    }
+    task.labels.push_back(-1);
+  }
+  const Evaluation e = evaluate(*c.model, task, 32, c.memory);
+  const auto& labels = c.model->config().labels;
+  for (std::size_t i = 0; i < e.predictions.size(); ++i) {
+    std::printf("%s", labels[static_cast<std::size_t>(e.predictions[i])].c_str());
+    for (std::size_t k = 0; k < labels.size(); ++k)
+      std::printf("\t%s=%.6f", labels[k].c_str(), static_cast<double>(e.probabilities[i][k]));
+    std::printf("\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+CommandBody add_evaluate(CLI::App& command) {
+  auto f = std::make_shared<EvaluateFlags>();
+  command.add_option("model", f->model, "model directory")->required();
+  command.add_option("--data,data", f->data, "data to evaluate on: .tsv, .csv or .jsonl")->required();
+  command.add_option("--json", f->json, "also write the result, with every prediction, to this file");
+  command.add_option("--text-column", f->columns.text_column, "column of the text");
+  command.add_option("--pair-column", f->columns.pair_column, "column of the second text");
+  command.add_option("--label-column", f->columns.label_column, "column of the label");
+  command.add_option("--max-length", f->max_length,
+                     "longest input in tokens (default: the model's positions, at most 512)");
+  command.add_option("--batch-size", f->batch_size, "examples of a batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--threads", f->threads, "threads; 0: all of the machine's")->check(CLI::NonNegativeNumber);
+  return [f] { return evaluate_model(*f); };
+}
+
+CommandBody add_predict(CLI::App& command) {
+  auto f = std::make_shared<PredictFlags>();
+  command.add_option("model", f->model, "model directory")->required();
+  command.add_option("text", f->text, "the text; without it and --file, each line of standard input is one");
+  command.add_option("--file", f->file, "file with one text a line");
+  command.add_option("--pair", f->pair, "second text, for models of pairs");
+  command.add_option("--max-length", f->max_length,
+                     "longest input in tokens (default: the model's positions, at most 512)");
+  command.add_option("--threads", f->threads, "threads; 0: all of the machine's")->check(CLI::NonNegativeNumber);
+  return [f] { return predict(*f); };
+}
+
+}  // namespace cald

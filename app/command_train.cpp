@@ -1,0 +1,203 @@
+// cald finetune, cald convert and cald plan.
+#include <csignal>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "app/cli_options.h"
+#include "app/commands.h"
+#include "app/report.h"
+#include "app/text_table.h"
+#include "app/time_table.h"
+#include "train/cost.h"
+#include "train/trainer.h"
+
+namespace cald {
+namespace {
+
+// A signal handler can reach nothing but a static.
+std::atomic<bool> interrupted{false};
+
+void stop_on_interrupt() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted = true; };
+  action.sa_flags = SA_RESETHAND;  // the second Ctrl-C ends the program at once
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+/// Keys that mean something only where a transformer becomes something else.
+bool is_conversion_key(std::string_view key) {
+  static const std::set<std::string_view> kKeys = {"mode",
+                                                   "teacher",
+                                                   "waypoints",
+                                                   "student",
+                                                   "mixer",
+                                                   "mixer-k",
+                                                   "mixer-share",
+                                                   "mixer-init",
+                                                   "mixer-std",
+                                                   "layers",
+                                                   "start",
+                                                   "preset",
+                                                   "a-kd",
+                                                   "a-ld",
+                                                   "temperature",
+                                                   "kd-squared",
+                                                   "ld-embeddings",
+                                                   "ld-reduce",
+                                                   "ld-pads",
+                                                   "ld-normalise",
+                                                   "hybrid-stop",
+                                                   "hybrid-stop-terms",
+                                                   "teacher-learning-rate",
+                                                   "teacher-interval",
+                                                   "teacher-dropout",
+                                                   "new-learning-rate"};
+  return kKeys.count(key) > 0;
+}
+
+/// Defaults that depend on others, as the run will use them.
+void resolve(RunOptions& o, bool needs_output) {
+  std::vector<std::string> needed = {"model"};
+  if (o.steps != 0) needed.push_back("train");  // without a step there is nothing to read
+  if (needs_output) needed.push_back("output");
+  require_options(o, needed);
+  resolve_preset(o);
+  validate(o);
+  if (o.device == DeviceOption::cuda)
+    throw Error("--device cuda: this program was built without CUDA (configure with -DCALD_CUDA=ON)");
+  if (o.dtype == DTypeOption::bf16) throw Error("--dtype bf16: matrix products in bf16 are not available; use f32");
+  if (o.threads == 0) o.threads = std::max(1u, std::thread::hardware_concurrency());
+}
+
+std::string describe(const MemoryCost& c) {
+  std::string s = "memory: " + human_bytes(c.total()) + " (";
+  for (int i = 0; i < kMemClasses; ++i)
+    s += (i ? ", " : "") + std::string(name_of(static_cast<MemClass>(i))) + " " + human_bytes(c.by_class[i]);
+  s += ")";
+  if (!c.peak_op.empty()) s += "; the peak is at " + c.peak_op + " of " + c.peak_phase;
+  return s;
+}
+
+/// The largest batch whose plan stays within `budget` bytes; 0 if none does.
+std::int64_t largest_batch(Trainer& trainer, std::size_t persistent, std::size_t budget) {
+  std::int64_t fits = 0;
+  for (std::int64_t probe = 1, step = 0; probe <= (1 << 20); probe = fits + step) {
+    if (persistent + trainer.arena_for(probe) <= budget) {
+      fits = probe;
+      step = step == 0 ? 1 : step * 2;
+    } else {
+      if (step <= 1) break;
+      step = 1;
+    }
+  }
+  return fits;
+}
+
+void hold_budget(const RunOptions& o, Trainer& trainer, const MemoryCost& cost) {
+  if (o.memory_budget.empty()) return;
+  const std::size_t budget = parse_bytes(o.memory_budget, "memory-budget");
+  if (cost.total() <= budget) return;
+  const std::int64_t batch = largest_batch(trainer, cost.persistent, budget);
+  throw usage_error("--memory-budget " + o.memory_budget + ": the run needs " + human_bytes(cost.total()) +
+                    (batch ? "; --batch-size " + std::to_string(batch) + " would fit"
+                           : "; no batch size fits, since " + human_bytes(cost.persistent) + " lie outside the step"));
+}
+
+int train(const RunOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  HeapAllocator heap;
+  Progress progress(stderr);
+  TimeTable times;
+  Trainer trainer(options, heap, progress);
+  trainer.plan();
+  const MemoryCost cost = memory_cost(heap, trainer.memory());
+  hold_budget(options, trainer, cost);
+  progress.say(trainer.transfer().text(false));
+  progress.say(std::to_string(trainer.data().size()) + " training examples, " + std::to_string(trainer.total_steps()) +
+               " steps, " + std::to_string(options.threads) + " threads");
+  if (trainer.total_steps() > 0) progress.say(describe(cost));
+  trainer.observe(&times);
+  stop_on_interrupt();
+  const Outcome outcome = trainer.run(interrupted);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  trainer.write_cost(cost, seconds);
+  if (trainer.total_steps() > 0) write_report(options.output);
+  if (outcome.interrupted) {
+    progress.say("interrupted after step " + std::to_string(outcome.steps) + "; --resume goes on from there");
+    return 130;
+  }
+  if (trainer.total_steps() > 0) progress.say(times.text());
+  std::string done = "model: " + options.output + "/model";
+  if (outcome.best_accuracy >= 0) {
+    char text[64];
+    std::snprintf(text, sizeof text, ", accuracy %.2f %% after step %lld", 100 * outcome.best_accuracy,
+                  static_cast<long long>(outcome.best_step));
+    done += text;
+  }
+  progress.say(done + "; " + human_seconds(seconds) + ", peak resident memory " + human_bytes(peak_resident_bytes()));
+  if (trainer.total_steps() > 0) progress.say("report: " + options.output + "/report.html");
+  return 0;
+}
+
+int print_plan(RunOptions options) {
+  HeapAllocator heap;
+  Progress progress(stderr);
+  const std::string budget = std::exchange(options.memory_budget, "");
+  Trainer trainer(options, heap, progress);
+  trainer.plan();
+  const MemoryCost cost = memory_cost(heap, trainer.memory());
+  TextTable table({"class", "at the peak"});
+  for (int i = 0; i < kMemClasses; ++i)
+    table.add_row({name_of(static_cast<MemClass>(i)), human_bytes(cost.by_class[i])});
+  table.add_row({"total", human_bytes(cost.total())});
+  std::printf("%s", table.str().c_str());
+  std::printf("peak: at %s of %s\n", cost.peak_op.c_str(), cost.peak_phase.c_str());
+  std::printf(
+      "arena: %zu bytes, lower bound %zu bytes (%.2f %% above it)\n", cost.arena, cost.lower_bound,
+      100.0 * (static_cast<double>(cost.arena) / static_cast<double>(std::max<std::size_t>(1, cost.lower_bound)) - 1));
+  if (!budget.empty())
+    std::printf("largest batch within %s: %lld examples of %lld tokens\n", budget.c_str(),
+                static_cast<long long>(largest_batch(trainer, cost.persistent, parse_bytes(budget, "memory-budget"))),
+                static_cast<long long>(trainer.data().longest()));
+  return 0;
+}
+
+/// Adds the run's flags; `defaults.mode` is the command's own mode.
+CommandBody add_run(CLI::App& command, const RunOptions& defaults, const OptionParser::KeyFilter& wanted,
+                    bool needs_output, int (*body)(RunOptions)) {
+  auto parser = std::make_shared<OptionParser>();
+  parser->add_options(command, defaults, wanted, "model");
+  return [parser, defaults, needs_output, body] {
+    RunOptions o = defaults;
+    parser->apply(o);
+    resolve(o, needs_output);
+    return body(o);
+  };
+}
+
+RunOptions conversion_defaults() {
+  RunOptions o;
+  o.mode = Mode::unguided;
+  return o;
+}
+
+int train_body(RunOptions o) { return train(o); }
+
+}  // namespace
+
+CommandBody add_finetune(CLI::App& command) {
+  return add_run(
+      command, {}, [](std::string_view key) { return !is_conversion_key(key); }, true, train_body);
+}
+
+CommandBody add_convert(CLI::App& command) {
+  return add_run(
+      command, conversion_defaults(), [](std::string_view key) { return key != "keep-waypoints"; }, true, train_body);
+}
+
+CommandBody add_plan(CLI::App& command) { return add_run(command, conversion_defaults(), {}, false, print_plan); }
+
+}  // namespace cald

@@ -1,0 +1,42 @@
+// Tables of text with named columns: TSV, CSV and JSON lines.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace cald {
+
+/// A table in memory, every value as text. Rows keep the line that they begin at, for errors.
+class Table {
+ public:
+  /// Reads by the name's ending: .tsv (GLUE's: no quoting), .csv (RFC 4180: quotes, line feeds inside them), .jsonl (an
+  /// object a line; its keys are the columns, numbers and booleans as they are written). The first line of .tsv and
+  /// .csv names the columns. Errors name path:line: an empty file, a wrong number of fields, an open quote, broken
+  /// UTF-8.
+  static Table read(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  const std::vector<std::string>& columns() const { return columns_; }
+  std::size_t rows() const { return lines_.size(); }
+  /// Index of a column, -1 if there is none.
+  int find_column(const std::string& name) const;
+  /// Index of a column; Error that lists those there are if it is missing.
+  int column(const std::string& name) const;
+  const std::string& at(std::size_t row, int column) const {
+    return cells_[row * columns_.size() + static_cast<std::size_t>(column)];
+  }
+  /// "path:line" of a row.
+  std::string where(std::size_t row) const { return path_ + ":" + std::to_string(lines_[row]); }
+
+ private:
+  void add_row(std::size_t line, std::vector<std::string> cells);
+  void read_tsv(const std::string& text);
+  void read_csv(const std::string& text);
+  void read_jsonl(const std::string& text);
+
+  std::string path_;
+  std::vector<std::string> columns_;
+  std::vector<std::string> cells_;  // row-major
+  std::vector<std::size_t> lines_;
+};
+
+}  // namespace cald

@@ -1,0 +1,160 @@
+#include "data/task_data.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "data/table.h"
+#include "engine/base/error.h"
+#include "engine/base/rng.h"
+
+namespace cald {
+namespace {
+
+bool is_small_number(const std::string& s) {
+  return !s.empty() && s.size() < 9 && s.find_first_not_of("0123456789") == std::string::npos;
+}
+
+std::string trimmed(const std::string& s) {
+  static constexpr const char* kSpace = " \t\r\n\f\v";
+  const std::size_t from = s.find_first_not_of(kSpace);
+  return from == std::string::npos ? "" : s.substr(from, s.find_last_not_of(kSpace) - from + 1);
+}
+
+int text_column(const Table& t, const std::string& named) {
+  if (!named.empty()) return t.column(named);
+  for (const char* usual : {"sentence", "text", "sentence1", "question", "premise"})
+    if (const int i = t.find_column(usual); i >= 0) return i;
+  return t.column("sentence");
+}
+
+/// Draws a permutation of [from, to) of v (Fisher and Yates).
+void shuffle(std::vector<std::int64_t>& v, RandomStream& random) {
+  for (std::size_t i = v.size(); i > 1; --i) std::swap(v[i - 1], v[random.below(static_cast<std::uint32_t>(i))]);
+}
+
+}  // namespace
+
+LabelMap LabelMap::from_values(const std::vector<std::string>& values) {
+  const std::set<std::string> distinct(values.begin(), values.end());
+  LabelMap map;
+  if (std::all_of(distinct.begin(), distinct.end(), is_small_number)) {
+    long top = -1;
+    for (const std::string& v : distinct) top = std::max(top, std::stol(v));
+    for (long i = 0; i <= top; ++i) map.names_.push_back("LABEL_" + std::to_string(i));
+  } else {
+    map.names_.assign(distinct.begin(), distinct.end());
+  }
+  return map;
+}
+
+LabelMap LabelMap::from_names(const std::vector<std::string>& names) {
+  LabelMap map;
+  map.names_ = names;
+  return map;
+}
+
+std::int32_t LabelMap::find(const std::string& value) const {
+  const auto it = std::find(names_.begin(), names_.end(), value);
+  if (it != names_.end()) return static_cast<std::int32_t>(it - names_.begin());
+  if (!is_small_number(value) || std::stoul(value) >= names_.size()) return -1;
+  return static_cast<std::int32_t>(std::stol(value));
+}
+
+TextDataset load_text_dataset(const std::string& path, const TextColumns& columns, const LabelMap* known) {
+  const Table table = Table::read(path);
+  const int text = text_column(table, columns.text);
+  const int pair = columns.pair.empty() ? -1 : table.column(columns.pair);
+  const int label = table.column(columns.label.empty() ? "label" : columns.label);
+  TextDataset data;
+  if (known) {
+    data.labels = *known;
+  } else {
+    std::vector<std::string> values;
+    for (std::size_t r = 0; r < table.rows(); ++r) values.push_back(trimmed(table.at(r, label)));
+    data.labels = LabelMap::from_values(values);
+    if (data.labels.names().size() > 65536)
+      throw data_error(path, "the labels go up to " + std::to_string(data.labels.names().size() - 1));
+  }
+  for (std::size_t r = 0; r < table.rows(); ++r) {
+    TextExample e;
+    e.text = trimmed(table.at(r, text));
+    e.has_pair = pair >= 0;
+    if (e.has_pair) e.pair = trimmed(table.at(r, pair));
+    const std::string value = trimmed(table.at(r, label));
+    e.label = data.labels.find(value);
+    e.labelled = true;
+    if (e.label < 0) {
+      std::string names;
+      for (const std::string& n : data.labels.names()) names += (names.empty() ? "" : ", ") + n;
+      throw data_error(table.where(r), "the label '" + value + "' is unknown; the labels are " + names);
+    }
+    data.examples.push_back(std::move(e));
+  }
+  return data;
+}
+
+BatchOrder::BatchOrder(std::vector<std::int64_t> lengths, std::int64_t batch_size, Options options)
+    : lengths_(std::move(lengths)), batch_size_(batch_size), options_(options) {
+  const auto n = static_cast<std::int64_t>(lengths_.size());
+  per_epoch_ = (n + batch_size_ - 1) / batch_size_;
+}
+
+void BatchOrder::make_epoch(std::int64_t epoch) const {
+  made_ = epoch;
+  rows_.resize(lengths_.size());
+  batch_of_.resize(static_cast<std::size_t>(per_epoch_));
+  std::iota(rows_.begin(), rows_.end(), std::int64_t{0});
+  std::iota(batch_of_.begin(), batch_of_.end(), std::int64_t{0});
+  if (!options_.shuffled) return;
+  RandomStream random(options_.seed, stream_of("order") + static_cast<std::uint64_t>(epoch));
+  shuffle(rows_, random);
+  if (!options_.bucket) return;
+  // Sorted within pools of the shuffled order: batches of one length, whose members still change from epoch to epoch.
+  constexpr std::int64_t kBatchesPerPool = 50;
+  const auto pool = static_cast<std::size_t>(kBatchesPerPool * batch_size_);
+  for (std::size_t at = 0; at < rows_.size(); at += pool)
+    std::stable_sort(rows_.begin() + static_cast<std::ptrdiff_t>(at),
+                     rows_.begin() + static_cast<std::ptrdiff_t>(std::min(rows_.size(), at + pool)),
+                     [&](std::int64_t a, std::int64_t b) {
+                       return lengths_[static_cast<std::size_t>(a)] < lengths_[static_cast<std::size_t>(b)];
+                     });
+  shuffle(batch_of_, random);
+}
+
+std::vector<std::int64_t> BatchOrder::batch(std::int64_t n) const {
+  const std::int64_t epoch = n / per_epoch_;
+  if (epoch != made_) make_epoch(epoch);
+  const std::int64_t first = batch_of_[static_cast<std::size_t>(n % per_epoch_)] * batch_size_;
+  const std::int64_t last = std::min(first + batch_size_, static_cast<std::int64_t>(rows_.size()));
+  return {rows_.begin() + first, rows_.begin() + last};
+}
+
+std::int64_t TokenBatch::valid_tokens() const {
+  return std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+}
+
+TokenBatch make_batch(const std::vector<Tokenizer::Encoding>& encodings, const std::vector<std::int32_t>& labels,
+                      const std::vector<std::int64_t>& rows, std::int32_t pad_id) {
+  TokenBatch b;
+  b.batch = static_cast<std::int64_t>(rows.size());
+  for (const std::int64_t r : rows)
+    b.seq = std::max(b.seq, static_cast<std::int64_t>(encodings[static_cast<std::size_t>(r)].ids.size()));
+  const auto cells = static_cast<std::size_t>(b.batch * b.seq);
+  b.input_ids.assign(cells, pad_id);
+  b.type_ids.assign(cells, 0);
+  b.mask.assign(cells, 0);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Tokenizer::Encoding& e = encodings[static_cast<std::size_t>(rows[i])];
+    const auto at = static_cast<std::ptrdiff_t>(i) * b.seq;
+    std::copy(e.ids.begin(), e.ids.end(), b.input_ids.begin() + at);
+    std::copy(e.type_ids.begin(), e.type_ids.end(), b.type_ids.begin() + at);
+    std::fill_n(b.mask.begin() + at, e.ids.size(), 1);
+    b.lengths.push_back(static_cast<std::int32_t>(e.ids.size()));
+    b.labels.push_back(labels[static_cast<std::size_t>(rows[i])]);
+    b.sample_ids.push_back(static_cast<std::int32_t>(i));
+  }
+  return b;
+}
+
+}  // namespace cald

@@ -1,0 +1,60 @@
+#include "train/task.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace cald {
+
+std::int64_t EncodedTask::longest() const {
+  std::int64_t n = 0;
+  for (const std::int64_t length : lengths()) n = std::max(n, length);
+  return n;
+}
+
+double EncodedTask::mean_length() const {
+  const std::vector<std::int64_t> all = lengths();
+  return all.empty() ? 0.0
+                     : static_cast<double>(std::accumulate(all.begin(), all.end(), std::int64_t{0})) /
+                           static_cast<double>(all.size());
+}
+
+std::vector<std::int64_t> EncodedTask::lengths() const {
+  std::vector<std::int64_t> n;
+  for (const auto& e : encodings) n.push_back(static_cast<std::int64_t>(e.ids.size()));
+  return n;
+}
+
+EncodedTask load_task(const std::string& path, const RunOptions& o, const TextRules& rules, const LabelMap* known) {
+  const TextDataset data = load_text_dataset(path, {o.text_column, o.pair_column, o.label_column}, known);
+  EncodedTask task;
+  task.path = path;
+  task.label_map = data.labels;
+  for (const TextExample& e : data.examples) {
+    const std::optional<std::string_view> pair = e.has_pair ? std::optional<std::string_view>(e.pair) : std::nullopt;
+    task.encodings.push_back(rules.tokenizer->encode(e.text, pair, rules.max_length));
+    task.labels.push_back(e.labelled ? e.label : -1);
+  }
+  return task;
+}
+
+std::vector<std::vector<std::int64_t>> batches_by_length(const EncodedTask& task, std::int64_t batch_size) {
+  const std::vector<std::int64_t> lengths = task.lengths();
+  std::vector<std::int64_t> order(lengths.size());
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return lengths[static_cast<std::size_t>(a)] > lengths[static_cast<std::size_t>(b)];
+  });
+  std::vector<std::vector<std::int64_t>> batches;
+  for (std::size_t at = 0; at < order.size(); at += static_cast<std::size_t>(batch_size)) {
+    const std::size_t end = std::min(order.size(), at + static_cast<std::size_t>(batch_size));
+    batches.emplace_back(order.begin() + static_cast<std::ptrdiff_t>(at),
+                         order.begin() + static_cast<std::ptrdiff_t>(end));
+  }
+  return batches;
+}
+
+TokenBatch gather(const EncodedTask& task, const std::vector<std::int64_t>& rows, std::int64_t pad_id) {
+  return make_batch(task.encodings, task.labels, rows, static_cast<std::int32_t>(pad_id));
+}
+
+}  // namespace cald

@@ -1,0 +1,60 @@
+// One optimizer step: the guide's pass, the student's forward and backward, and the update, in planned memory.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/guide.h"
+#include "train/planned_memory.h"
+
+namespace cald {
+
+/// What one step's losses were, averaged over its micro-batches. A term that is off is absent.
+struct StepLosses {
+  double total = 0;
+  std::optional<double> ce, kd, ld, teacher_ce;
+  std::vector<double> ld_by_state;
+};
+
+class TrainStep {
+ public:
+  /// All references outlive the step. `guide` is null where nobody teaches; `hybrid_stop` is the step from which the
+  /// guidance named by options.hybrid_stop_terms is off (total_steps if it never is).
+  TrainStep(const RunOptions& options, Encoder& student, Optimizer& optimizer, Guide* guide,
+            const LearningRateSchedule& schedule, PlannedMemory& memory);
+
+  /// Plans every kind of step that the run holds for micro-batches of this shape.
+  void plan(std::int64_t batch, std::int64_t seq);
+
+  /// Step `step` (from 0) over its micro-batches. A loss that is not finite stops it before any backward: the Error
+  /// names the first op that made such a value, and no parameter has changed.
+  StepLosses run(std::int64_t step, const std::vector<TokenBatch>& micro_batches);
+
+ private:
+  struct Micro {
+    std::int64_t step, batch, seq;
+    const TokenBatch* host;  ///< null on the meta device
+    double share;
+  };
+
+  bool wants_states(std::int64_t step) const;
+  bool wants_logits(std::int64_t step) const;
+  /// Names what distinguishes the memory of one step from another's.
+  std::string kind(std::int64_t step) const;
+  void micro_step(Context& c, const Micro& m, StepLosses* losses);
+  void read_losses(Context& c, const LossTerms& terms, const std::optional<Tensor>& teacher_ce, const Micro& m,
+                   StepLosses& into) const;
+  void update(Context& c, std::int64_t step);
+  [[noreturn]] void explain_non_finite(const Micro& m);
+
+  const RunOptions& options_;
+  Encoder& student_;
+  Optimizer& optimizer_;
+  Guide* guide_;
+  LearningRateSchedule schedule_;
+  LossWeights weights_;
+  PlannedMemory& memory_;
+  std::int64_t hybrid_stop_;
+};
+
+}  // namespace cald

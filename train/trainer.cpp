@@ -1,0 +1,246 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+
+namespace cald {
+namespace {
+
+/// The labels that the model's head names, unless they are transformers' placeholders or the data's own numbers.
+bool labels_are_placeholders(const std::vector<std::string>& labels) {
+  for (std::size_t i = 0; i < labels.size(); ++i)
+    if (labels[i] != "LABEL_" + std::to_string(i)) return false;
+  return true;
+}
+
+TextRules text_rules(const RunOptions& o, const Tokenizer& tokenizer, const EncoderConfig& config) {
+  const std::int64_t room = o.max_positions ? *o.max_positions : config.max_tokens();
+  if (o.max_length > room)
+    throw usage_error("--max-length " + std::to_string(o.max_length) + " is more than the model's " +
+                      std::to_string(room) + " positions (--max-positions extends them)");
+  return {&tokenizer, o.max_length};
+}
+
+}  // namespace
+
+std::string start_directory(const RunOptions& o) {
+  if (!o.student.empty()) return o.student;
+  const Start start = o.start.value_or(o.mode == Mode::target ? Start::teacher : Start::model);
+  return start == Start::teacher ? o.teacher : o.model;
+}
+
+nlohmann::json mixer_options(const RunOptions& o) {
+  static constexpr const char* kShare[] = {"none", "key-value", "layerwise"};
+  static constexpr const char* kInit[] = {"normal", "pooling", "identity"};
+  return {{"k", o.mixer_k},
+          {"share", kShare[static_cast<int>(o.mixer_share)]},
+          {"init", kInit[static_cast<int>(o.mixer_init)]},
+          {"std", o.mixer_std}};
+}
+
+Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress)
+    : options_(options),
+      heap_(heap),
+      progress_(progress),
+      source_(start_directory(options)),
+      tokenizer_(load_tokenizer(source_.path())),
+      memory_(Exec{Device::cpu, static_cast<int>(options.threads), nullptr, nullptr}, heap) {
+  const EncoderConfig config = read_encoder_config(source_);
+  const TextRules rules = text_rules(options_, *tokenizer_, config);
+  if (!options_.train.empty()) train_ = load_task(options_.train, options_, rules, nullptr);
+  if (!options_.dev.empty()) dev_ = load_task(options_.dev, options_, rules, &train_.label_map);
+  order_ = std::make_unique<BatchOrder>(
+      train_.lengths(), options_.batch_size,
+      BatchOrder::Options{options_.order == Order::shuffled, options_.bucket, options_.seed});
+  make_schedule();
+  load_student();
+  const double new_rate = options_.new_learning_rate.value_or(options_.learning_rate);
+  if (schedule_.steps == 0) return;
+  optimizer_ = std::make_unique<Optimizer>(student_->parameters(), heap_, options_, options_.learning_rate, new_rate);
+  guide_ = make_guide(options_, ModelDir(options_.model), schedule_, student_->config(), heap_);
+  step_ = std::make_unique<TrainStep>(options_, *student_, *optimizer_, guide_.get(), schedule_, memory_);
+}
+
+std::int64_t Trainer::steps_per_epoch() const {
+  return (order_->batches_per_epoch() + options_.accumulate - 1) / options_.accumulate;
+}
+
+void Trainer::make_schedule() {
+  const auto by_epochs = static_cast<std::int64_t>(std::ceil(options_.epochs * static_cast<double>(steps_per_epoch())));
+  schedule_.steps = options_.steps.value_or(by_epochs);
+  schedule_.kind = options_.schedule;
+  schedule_.warmup = options_.warmup.of(schedule_.steps);
+  schedule_.floor = options_.schedule_floor;
+}
+
+void Trainer::load_student() {
+  EncoderConfig config = read_encoder_config(source_);
+  TransferPolicy policy;
+  policy.seed = options_.seed;
+  if (train_.size() > 0) {
+    policy.typical_length = train_.mean_length();
+    policy.longest = train_.longest();
+  }
+  policy.create_head = config.labels.empty();
+  policy.replace_head = options_.new_head && !config.labels.empty();
+  // Without data (--steps 0) the model keeps the head that it has, or stays without one.
+  const std::vector<std::string> labels = options_.train.empty() ? config.labels : train_.label_map.names();
+  if (config.labels.empty() || options_.new_head) config.labels = labels;
+  if (config.labels.size() != labels.size())
+    throw usage_error("the model has " + std::to_string(config.labels.size()) + " classes, the data has " +
+                      std::to_string(labels.size()) + " (--new-head replaces the head)");
+  if (labels_are_placeholders(config.labels)) config.labels = labels;
+  if (options_.max_positions) {
+    const std::int64_t before_first = config.max_positions - config.max_tokens();
+    config.max_positions = *options_.max_positions + before_first;
+  }
+  if (options_.mode != Mode::finetune && options_.student.empty()) {
+    replace_mixers(config, options_.layers, options_.mixer, mixer_options(options_));
+    policy.create_mixers = policy.drop_mixers = true;
+  }
+  student_ = std::make_unique<Encoder>(std::move(config));
+  plan_transfer(*student_, source_, policy);  // every complaint comes before any memory is taken
+  student_->parameters().allocate(heap_, MemClass::weights, schedule_.steps > 0);
+  transfer_ = load_parameters(*student_, source_, policy);
+}
+
+void Trainer::plan() {
+  if (step_) step_->plan(std::min(options_.batch_size, train_.size()), train_.longest());
+  if (dev_) plan_evaluation(*student_, *dev_, options_.eval_batch_size, memory_);
+}
+
+std::size_t Trainer::arena_for(std::int64_t batch) {
+  if (!step_) return 0;
+  PlannedMemory memory(memory_.exec(), heap_);
+  TrainStep(options_, *student_, *optimizer_, guide_.get(), schedule_, memory).plan(batch, train_.longest());
+  return memory.bytes();
+}
+
+std::int64_t Trainer::every(const std::optional<StepOrShare>& s) const {
+  const std::int64_t steps = s ? s->of(steps_per_epoch()) : steps_per_epoch();
+  return std::max<std::int64_t>(1, steps);
+}
+
+std::vector<TokenBatch> Trainer::batches_of(std::int64_t step) const {
+  std::vector<TokenBatch> batches;
+  std::int32_t sample = 0;
+  for (std::int64_t i = 0; i < options_.accumulate; ++i) {
+    const std::int64_t n = step * options_.accumulate + i;
+    TokenBatch b = gather(train_, order_->batch(n), student_->config().pad_id);
+    for (std::int32_t& id : b.sample_ids) id = sample++;  // unique within the step: the micro-batches draw apart
+    batches.push_back(std::move(b));
+  }
+  return batches;
+}
+
+Outcome Trainer::run(const std::atomic<bool>& stop) {
+  using Clock = std::chrono::steady_clock;
+  directory_ = std::make_unique<RunDirectory>(options_);
+  directory_->write_json("conversion.json", transfer_.json());
+  restore();
+  while (state_.step < schedule_.steps) {
+    const std::int64_t step = state_.step;
+    const auto start = Clock::now();
+    const std::vector<TokenBatch> batches = batches_of(step);
+    StepLosses losses;
+    try {
+      losses = step_->run(step, batches);
+    } catch (const Error& e) {
+      throw Error("step " + std::to_string(step + 1) + ": " + e.what() + "; the last good checkpoint is in " +
+                  directory_->checkpoint());
+    }
+    ++state_.step;
+    const double took = std::chrono::duration<double>(Clock::now() - start).count();
+    record(step, losses, took, batches);
+    progress_.step(state_.step, schedule_.steps, losses, static_cast<double>(tokens_run_) / step_seconds_);
+
+    const bool last = state_.step == schedule_.steps;
+    if (dev_ && (last || state_.step % every(options_.evaluate_every) == 0)) evaluate_at(state_.step);
+    keep_waypoint(state_.step);
+    const bool interrupted = stop.load();
+    if (last || interrupted || state_.step % every(options_.checkpoint_every) == 0) write_checkpoint();
+    if (interrupted && !last) return {true, state_.step, state_.best_accuracy, state_.best_step};
+  }
+  if (!(dev_ && options_.keep_best) || schedule_.steps == 0) save_model(*student_, directory_->model(), source_.path());
+  return {false, state_.step, state_.best_accuracy, state_.best_step};
+}
+
+void Trainer::record(std::int64_t step, const StepLosses& l, double seconds, const std::vector<TokenBatch>& batches) {
+  nlohmann::ordered_json line = {{"step", step + 1}, {"loss", l.total}};
+  const auto add = [&](const char* key, const std::optional<double>& v) {
+    if (v) line[key] = *v;
+  };
+  add("ce", l.ce);
+  add("kd", l.kd);
+  add("ld", l.ld);
+  add("teacher_ce", l.teacher_ce);
+  line["learning_rate"] = optimizer_->rate() * schedule_.factor(step);
+  if (!l.ld_by_state.empty()) line["ld_by_state"] = l.ld_by_state;
+  directory_->metric(line);
+  std::int64_t tokens = 0, padded = 0;
+  for (const TokenBatch& b : batches) {
+    tokens += b.valid_tokens();
+    padded += b.batch * b.seq;
+  }
+  step_seconds_ += seconds;
+  tokens_run_ += tokens;
+  ++steps_run_;
+  directory_->timing({{"step", step + 1}, {"seconds", seconds}, {"tokens", tokens}, {"padded_tokens", padded}});
+}
+
+void Trainer::evaluate_at(std::int64_t steps_done) {
+  const Evaluation e = evaluate(*student_, *dev_, options_.eval_batch_size, memory_);
+  directory_->metric(
+      {{"step", steps_done}, {"eval", {{"accuracy", e.accuracy}, {"loss", e.loss}, {"examples", e.examples}}}});
+  const bool best = e.accuracy > state_.best_accuracy;
+  char line[128];
+  std::snprintf(line, sizeof line, "step %lld: accuracy %.2f %% of %lld, loss %.4f%s",
+                static_cast<long long>(steps_done), 100 * e.accuracy, static_cast<long long>(e.examples), e.loss,
+                best ? ", the best so far" : "");
+  progress_.say(line);
+  if (!best) return;
+  state_.best_accuracy = e.accuracy;
+  state_.best_step = steps_done;
+  if (options_.keep_best) save_model(*student_, directory_->model(), source_.path());
+}
+
+void Trainer::keep_waypoint(std::int64_t steps_done) {
+  const std::int64_t n = options_.keep_waypoints;
+  for (std::int64_t i = 1; i <= n; ++i)  // the end of phase i of n
+    if (steps_done == schedule_.steps * i / n) save_model(*student_, directory_->waypoint(i), source_.path());
+}
+
+void Trainer::write_checkpoint() {
+  AtomicDirectory out(directory_->checkpoint());
+  write_weights(student_->parameters(), out.staging() + "/student.safetensors");
+  optimizer_->save(out.staging() + "/optimizer.safetensors");
+  if (guide_) guide_->save(out.staging());
+  directory_->write_state(out.staging(), state_);
+  out.commit();
+}
+
+void Trainer::write_cost(const MemoryCost& cost, double seconds) {
+  nlohmann::json plan = plan_json(cost, memory_);
+  plan["resident_peak_bytes"] = peak_resident_bytes();
+  plan["measured_arena_bytes"] = memory_.measured_peak();
+  directory_->write_json("plan.json", plan);
+  if (steps_run_ == 0) return;
+  directory_->write_json("cost.json", {{"seconds_total", seconds},
+                                       {"seconds_per_step", step_seconds_ / static_cast<double>(steps_run_)},
+                                       {"tokens_per_second", static_cast<double>(tokens_run_) / step_seconds_},
+                                       {"peak_resident_bytes", peak_resident_bytes()}});
+}
+
+void Trainer::restore() {
+  const std::optional<RunState> state = directory_->restore();
+  if (!state) return;
+  state_ = *state;
+  const std::string from = directory_->checkpoint();
+  read_weights(student_->parameters(), from + "/student.safetensors");
+  optimizer_->load(from + "/optimizer.safetensors");
+  if (guide_) guide_->load(from);
+  progress_.say("resuming after step " + std::to_string(state_.step) + " of " + std::to_string(schedule_.steps));
+}
+
+}  // namespace cald

@@ -1,0 +1,85 @@
+// The training run of `finetune` and `convert`, in every CALD mode.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "train/cost.h"
+#include "train/evaluate.h"
+#include "train/model_io.h"
+#include "train/progress.h"
+#include "train/run_directory.h"
+#include "train/train_step.h"
+
+namespace cald {
+
+/// How a run ended.
+struct Outcome {
+  bool interrupted = false;   ///< `stop` was set; a checkpoint holds the run
+  std::int64_t steps = 0;     ///< optimizer steps done
+  double best_accuracy = -1;  ///< on --dev, 0..1; -1 without
+  std::int64_t best_step = 0;
+};
+
+class Trainer {
+ public:
+  /// Loads and checks everything; nothing is written yet. `options` are resolved: presets chosen, threads known.
+  /// Persistent tensors come from `heap`. Errors: options, files and shapes that do not fit.
+  Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress);
+
+  /// Plans the memory of every kind of step and of the evaluation, largest batch first.
+  void plan();
+  /// Trains to the end, or until `stop` is set, which ends the run after the step at hand with a checkpoint.
+  Outcome run(const std::atomic<bool>& stop);
+
+  /// Bytes of the arena that steps of `batch` examples of the longest length would need.
+  std::size_t arena_for(std::int64_t batch);
+  /// Adds plan.json and cost.json to the run directory.
+  void write_cost(const MemoryCost& cost, double seconds);
+
+  const PlannedMemory& memory() const { return memory_; }
+  const TransferReport& transfer() const { return transfer_; }
+  const Encoder& student() const { return *student_; }
+  const EncodedTask& data() const { return train_; }
+  std::int64_t total_steps() const { return schedule_.steps; }
+  void observe(LaunchObserver* observer) { memory_.observe(observer); }
+
+ private:
+  void load_student();
+  void make_schedule();
+  std::int64_t every(const std::optional<StepOrShare>& s) const;
+  std::int64_t steps_per_epoch() const;
+  std::vector<TokenBatch> batches_of(std::int64_t step) const;
+  void record(std::int64_t step, const StepLosses& l, double seconds, const std::vector<TokenBatch>& batches);
+  void evaluate_at(std::int64_t steps_done);
+  void keep_waypoint(std::int64_t steps_done);
+  void write_checkpoint();
+  void restore();
+
+  const RunOptions options_;
+  HeapAllocator& heap_;
+  Progress& progress_;
+  ModelDir source_;  ///< whose weights the student starts from
+  std::unique_ptr<Tokenizer> tokenizer_;
+  EncodedTask train_;
+  std::optional<EncodedTask> dev_;
+  std::unique_ptr<BatchOrder> order_;
+  LearningRateSchedule schedule_;
+  std::unique_ptr<Encoder> student_;
+  TransferReport transfer_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Guide> guide_;
+  PlannedMemory memory_;
+  std::unique_ptr<TrainStep> step_;
+  std::unique_ptr<RunDirectory> directory_;
+  RunState state_;
+  double step_seconds_ = 0;  // of this process
+  std::int64_t steps_run_ = 0, tokens_run_ = 0;
+};
+
+/// The directory whose weights the student starts from.
+std::string start_directory(const RunOptions& options);
+/// The options of the student's mixer, from the keys mixer-*.
+nlohmann::json mixer_options(const RunOptions& options);
+
+}  // namespace cald
