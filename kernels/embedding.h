@@ -14,11 +14,13 @@ struct EmbeddingForward {
 };
 
 /// dtable (V, D) (set or add): row ids[i] receives the sum of dy's rows i with that id, in the order of i, whatever the
-/// number of threads. Set also zeroes the rows that no id names.
+/// number of threads. Set also zeroes the rows that no id names. The row `frozen` gets no gradient (-1: every row
+/// does): transformers trains no embedding of the pad (torch's padding_idx).
 struct EmbeddingBackward {
   static constexpr const char* name = "embedding_backward";
   TensorRef ids, dy;
   GradRef dtable;
+  std::int64_t frozen = -1;
 };
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const EmbeddingBackward&);

@@ -64,8 +64,11 @@ class Encoder::Pass {
 
   Tensor embed() {
     const Context::Scope scope(t_.context(), "embeddings");
-    const Tensor sum = t_.apply(EmbeddingSum{in_.word_ids, in_.position_ids, in_.type_ids}, t_.parameter(*model_.word_),
-                                t_.parameter(*model_.position_), t_.parameter(*model_.type_));  // (B, S, D)
+    const bool pads_have_a_position = c_.family == Family::roberta;
+    const EmbeddingSum embedding{in_.word_ids, in_.position_ids, in_.type_ids, c_.pad_id,
+                                 pads_have_a_position ? c_.pad_id : -1};
+    const Tensor sum = t_.apply(embedding, t_.parameter(*model_.word_), t_.parameter(*model_.position_),
+                                t_.parameter(*model_.type_));  // (B, S, D)
     return drop(normalise(sum, {}, model_.embedding_norm_, {}), kEmbedding);
   }
 

@@ -7,10 +7,11 @@
 namespace cald {
 
 /// y (B, S, D) = word[word_ids] + position[position_ids] + type[type_ids]; ids (B, S) i32. `position` and `type` may be
-/// absent, with their ids.
+/// absent, with their ids. The rows word_pad and position_pad are not trained (-1: all are).
 struct EmbeddingSum {
   static constexpr const char* name = "embedding";
   Tensor word_ids, position_ids, type_ids;
+  std::int64_t word_pad = -1, position_pad = -1;
 
   Tensor forward(Forward& f, const Tensor& word, const Tensor& position, const Tensor& type) const {
     CHECK_THAT(word_ids.rank() == 2, "word_ids", "(B, S)");
@@ -19,8 +20,8 @@ struct EmbeddingSum {
     return y;
   }
   void backward(const Saved&, const Tensor& dy, Grads& g) const {
-    if (const GradRef dword = g[0]) g.launch(EmbeddingBackward{word_ids, dy, dword});
-    if (const GradRef dposition = g[1]) g.launch(EmbeddingBackward{position_ids, dy, dposition});
+    if (const GradRef dword = g[0]) g.launch(EmbeddingBackward{word_ids, dy, dword, word_pad});
+    if (const GradRef dposition = g[1]) g.launch(EmbeddingBackward{position_ids, dy, dposition, position_pad});
     if (const GradRef dtype = g[2]) g.launch(EmbeddingBackward{type_ids, dy, dtype});
   }
 };

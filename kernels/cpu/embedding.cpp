@@ -116,7 +116,7 @@ void run<Device::cpu>(Exec& exec, const EmbeddingBackward& a) {
   parallel_for(exec, (cols + kLine - 1) / kLine, grain, [&](std::int64_t first, std::int64_t last) {
     const std::int64_t from = first * kLine, width = std::min(last * kLine, cols) - from;
     for (std::int64_t i = 0; i < n; ++i)
-      kernel(a.dy.f32() + i * a.dy.row_stride() + from, row_of_table(ids[i]) + from, width);
+      if (ids[i] != a.frozen) kernel(a.dy.f32() + i * a.dy.row_stride() + from, row_of_table(ids[i]) + from, width);
   });
 }
 
