@@ -61,16 +61,15 @@ struct HyperbolicTangent {
   }
 };
 
-/// x s and s (1 + x (1 - s)), s = 1 / (1 + e^-x).
+/// x s and s (1 + x (1 - s)), s = 1 / (1 + e^-x). 1 - s is taken as e^-x s, which loses nothing where s is near 1.
 struct Silu {
-  static HWY_INLINE FloatVec sigmoid(Floats d, FloatVec x) {
-    const FloatVec one = Set(d, 1.0f);
-    return Div(one, Add(one, exp_of(d, Neg(x))));
+  static HWY_INLINE FloatVec exp_minus(Floats d, FloatVec x) {
+    return Exp(d, Min(Neg(x), Set(d, 80.0f)));  // finite, and x s below 1e-32 there
   }
-  static HWY_INLINE FloatVec value(Floats d, FloatVec x) { return Mul(x, sigmoid(d, x)); }
+  static HWY_INLINE FloatVec value(Floats d, FloatVec x) { return Div(x, Add(Set(d, 1.0f), exp_minus(d, x))); }
   static HWY_INLINE FloatVec slope(Floats d, FloatVec x) {
-    const FloatVec one = Set(d, 1.0f), s = sigmoid(d, x);
-    return Mul(s, MulAdd(x, Sub(one, s), one));
+    const FloatVec one = Set(d, 1.0f), e = exp_minus(d, x), s = Div(one, Add(one, e));
+    return Mul(s, MulAdd(x, Mul(e, s), one));
   }
 };
 
