@@ -10,6 +10,8 @@ struct CrossEntropyForward {
   static constexpr const char* name = "cross_entropy";
   TensorRef logits, labels, loss;
 };
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const CrossEntropyForward&);
 struct CrossEntropyBackward {
   static constexpr const char* name = "cross_entropy_backward";
   TensorRef logits, labels, dloss;
@@ -23,6 +25,8 @@ struct KlForward {
   TensorRef student, teacher, loss;
   float temperature, scale;
 };
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const KlForward&);
 struct KlBackward {
   static constexpr const char* name = "kl_backward";
   TensorRef student, teacher, dloss;

@@ -22,7 +22,8 @@ struct AdamW {
   static constexpr const char* name = "adamw";
   const std::vector<AdamWSlot>* slots;
   std::int64_t step;
-  float beta1, beta2, eps;
+  double beta1, beta2;  ///< in f32, 1 - 0.999 would be off by 1.3e-5
+  float eps;
   float max_norm = 0.0f;
   TensorRef norm;
 };

@@ -1,0 +1,146 @@
+// AdamW and the gradients' norm on the CPU: one pass over all parameters, cut into chunks of a fixed size.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/optimizer.cpp"
+#include "kernels/cpu/simd.h"
+
+// After simd.h, which includes this file once for each target.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/parallel.h"
+#include "kernels/optimizer.h"
+
+#ifndef CALD_KERNELS_CPU_OPTIMIZER
+#define CALD_KERNELS_CPU_OPTIMIZER
+namespace cald {
+
+/// The factors of one slot's update; see AdamW.
+struct AdamWFactors {
+  float decay, beta1, beta2, rest1, rest2, eps, step_size, root_correction, grad_scale;
+};
+
+}  // namespace cald
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace cald::HWY_NAMESPACE {
+
+void adamw_chunk(const AdamWFactors& f, float* value, const float* grad, float* m, float* v, std::int64_t n) {
+  const Floats d;
+  const FloatVec decay = Set(d, f.decay), beta1 = Set(d, f.beta1), beta2 = Set(d, f.beta2), rest1 = Set(d, f.rest1);
+  const FloatVec rest2 = Set(d, f.rest2), eps = Set(d, f.eps), step = Set(d, f.step_size);
+  const FloatVec root = Set(d, f.root_correction), scale = Set(d, f.grad_scale);
+  each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR {
+    const FloatVec g = Mul(load(d, grad + i, part), scale);
+    const FloatVec new_m = MulAdd(beta1, load(d, m + i, part), Mul(rest1, g));
+    const FloatVec new_v = MulAdd(beta2, load(d, v + i, part), Mul(rest2, Mul(g, g)));
+    const FloatVec change = Div(new_m, Add(Div(Sqrt(new_v), root), eps));
+    store(d, new_m, m + i, part);
+    store(d, new_v, v + i, part);
+    store(d, NegMulAdd(step, change, Mul(load(d, value + i, part), decay)), value + i, part);
+  });
+}
+
+/// The sum of squares of n floats, in f64.
+double squares_chunk(const float* x, std::int64_t n) {
+  const ScalableTag<double> d;
+  const Rebind<float, decltype(d)> half;
+  const auto square = [&](std::int64_t i, auto part) HWY_ATTR {
+    const auto v = PromoteTo(d, load(half, x + i, part));
+    return Mul(v, v);
+  };
+  const auto lanes = static_cast<std::int64_t>(Lanes(d));
+  auto s0 = Zero(d), s1 = Zero(d), s2 = Zero(d), s3 = Zero(d);
+  std::int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    s0 = Add(s0, square(i, Whole{}));
+    s1 = Add(s1, square(i + lanes, Whole{}));
+    s2 = Add(s2, square(i + 2 * lanes, Whole{}));
+    s3 = Add(s3, square(i + 3 * lanes, Whole{}));
+  }
+  for (; i + lanes <= n; i += lanes) s0 = Add(s0, square(i, Whole{}));
+  if (i < n) s1 = Add(s1, square(i, First{n - i}));  // absent lanes read as 0
+  return GetLane(SumOfLanes(d, Add(Add(s0, s1), Add(s2, s3))));
+}
+
+}  // namespace cald::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace cald {
+HWY_EXPORT(adamw_chunk);
+HWY_EXPORT(squares_chunk);
+namespace {
+
+using Slots = std::vector<AdamWSlot>;
+
+constexpr std::int64_t kChunk = 8192, kGrain = 2;
+
+std::int64_t chunks_of(const AdamWSlot& s) { return (s.value.numel() + kChunk - 1) / kChunk; }
+std::int64_t chunks_of(const Slots& slots) {
+  std::int64_t n = 0;
+  for (const AdamWSlot& s : slots) n += chunks_of(s);
+  return n;
+}
+
+/// Calls fn(chunk, slot, first element, elements) for chunks [begin, end), counted through all slots.
+template <class Fn>
+void each_chunk(const Slots& slots, std::int64_t begin, std::int64_t end, const Fn& fn) {
+  std::int64_t first = 0;
+  for (const AdamWSlot& s : slots) {
+    const std::int64_t last = first + chunks_of(s);
+    for (std::int64_t c = std::max(begin, first); c < std::min(end, last); ++c) {
+      const std::int64_t at = (c - first) * kChunk;
+      fn(c, s, at, std::min(kChunk, s.value.numel() - at));
+    }
+    first = last;
+    if (first >= end) return;
+  }
+}
+
+}  // namespace
+
+template <>
+void run<Device::cpu>(Exec& exec, const AdamW& a) {
+  const double correction1 = 1.0 - std::pow(a.beta1, static_cast<double>(a.step));
+  const double correction2 = 1.0 - std::pow(a.beta2, static_cast<double>(a.step));
+  const float scale = a.max_norm > 0.0f ? std::min(1.0f, a.max_norm / (a.norm.f32()[0] + 1e-6f)) : 1.0f;
+  parallel_for(exec, chunks_of(*a.slots), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    each_chunk(*a.slots, begin, end, [&](std::int64_t, const AdamWSlot& s, std::int64_t at, std::int64_t n) {
+      const double rate = static_cast<double>(s.learning_rate);
+      const AdamWFactors f{static_cast<float>(1.0 - rate * static_cast<double>(s.weight_decay)),
+                           static_cast<float>(a.beta1),
+                           static_cast<float>(a.beta2),
+                           static_cast<float>(1.0 - a.beta1),
+                           static_cast<float>(1.0 - a.beta2),
+                           a.eps,
+                           static_cast<float>(rate / correction1),
+                           static_cast<float>(std::sqrt(correction2)),
+                           scale};
+      HWY_DYNAMIC_DISPATCH(adamw_chunk)
+      (f, s.value.f32() + at, s.grad.f32() + at, s.m.f32() + at, s.v.f32() + at, n);
+    });
+  });
+}
+
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const GradientNorm& a) {
+  return static_cast<std::size_t>(chunks_of(*a.slots)) * sizeof(double);
+}
+
+template <>
+void run<Device::cpu>(Exec& exec, const GradientNorm& a) {
+  const std::int64_t chunks = chunks_of(*a.slots);
+  auto* sums = static_cast<double*>(exec.workspace);
+  parallel_for(exec, chunks, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    each_chunk(*a.slots, begin, end, [&](std::int64_t c, const AdamWSlot& s, std::int64_t at, std::int64_t n) {
+      sums[c] = HWY_DYNAMIC_DISPATCH(squares_chunk)(s.grad.f32() + at, n);
+    });
+  });
+  double total = 0.0;
+  for (std::int64_t c = 0; c < chunks; ++c) total += sums[c];
+  *a.norm.f32() = static_cast<float>(std::sqrt(total));
+}
+
+}  // namespace cald
+#endif

@@ -1,0 +1,154 @@
+// AdamW against the same in double over many steps, decay and clipping, the gradients' norm, threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/optimizer.h"
+#include "tests/ops/harness.h"
+
+namespace cald::test {
+namespace {
+
+struct Spec {
+  std::int64_t numel;
+  float learning_rate, weight_decay;
+};
+
+/// Slots on the heap with values drawn by number.
+struct Slots {
+  Slots(Context& c, const std::vector<Spec>& specs) {
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+      const Spec& spec = specs[i];
+      const Tensor t[4] = {c.empty({spec.numel}), c.empty({spec.numel}), c.empty({spec.numel}), c.empty({spec.numel})};
+      fill(t[0], normal_values(spec.numel, 1, i));
+      fill(t[2], std::vector<float>(static_cast<std::size_t>(spec.numel), 0.0f));
+      fill(t[3], std::vector<float>(static_cast<std::size_t>(spec.numel), 0.0f));
+      all.push_back({t[0], t[1], t[2], t[3], spec.learning_rate, spec.weight_decay});
+      tensors.insert(tensors.end(), t, t + 4);
+    }
+  }
+  static void fill(const Tensor& t, const std::vector<float>& values) {
+    if (!values.empty()) std::memcpy(t.data<void>(), values.data(), t.bytes());
+  }
+  /// New gradients for every slot.
+  void draw_gradients(std::uint64_t step, float scale) {
+    for (std::size_t i = 0; i < all.size(); ++i)
+      fill(tensors[4 * i + 1], normal_values(tensors[4 * i].numel(), step, 100 + i, scale));
+  }
+  std::vector<float> values(std::size_t slot, int which = 0) const {
+    const Tensor& t = tensors[4 * slot + static_cast<std::size_t>(which)];
+    return {t.data<float>(), t.data<float>() + t.numel()};
+  }
+  std::vector<AdamWSlot> all;
+  std::vector<Tensor> tensors;
+};
+
+/// The definition, in T.
+template <class T>
+struct Reference {
+  std::vector<T> value, m, v;
+  void step(const Spec& s, const AdamW& a, int t, const std::vector<float>& grad, T scale) {
+    const T b1(a.beta1), b2(a.beta2), rate(s.learning_rate);
+    m.resize(value.size()), v.resize(value.size());
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const T g = T(grad[i]) * scale;
+      value[i] *= 1 - rate * T(s.weight_decay);
+      m[i] = b1 * m[i] + (1 - b1) * g;
+      v[i] = b2 * v[i] + (1 - b2) * g * g;
+      const T root = std::sqrt(v[i]) / std::sqrt(1 - std::pow(b2, T(t)));
+      value[i] -= rate / (1 - std::pow(b1, T(t))) * m[i] / (root + T(a.eps));
+    }
+  }
+};
+
+void check_adamw(const std::vector<Spec>& specs, float max_norm, int steps) {
+  PoisonedAllocator memory;
+  Context context(Exec{Device::cpu, 2}, memory);
+  Slots slots(context, specs);
+  std::vector<Reference<double>> exact(specs.size());
+  std::vector<Reference<float>> naive(specs.size());
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const std::vector<float> start = slots.values(i);
+    naive[i].value = start;
+    exact[i].value.assign(start.begin(), start.end());
+  }
+  const Tensor norm = context.empty({1});
+  AdamW a{&slots.all, 0, 0.9, 0.999, 1e-8f, max_norm, norm};
+  for (int t = 1; t <= steps; ++t) {
+    slots.draw_gradients(static_cast<std::uint64_t>(t), t % 3 ? 0.01f : 1.0f);
+    double squares = 0;
+    for (std::size_t i = 0; i < specs.size(); ++i)
+      for (float g : slots.values(i, 1)) squares += static_cast<double>(g) * static_cast<double>(g);
+    const double scale =
+        max_norm > 0 ? std::min(1.0, static_cast<double>(max_norm) / (std::sqrt(squares) + 1e-6)) : 1.0;
+    context.launch(GradientNorm{&slots.all, norm});
+    EXPECT_NEAR(*norm.data<float>(), std::sqrt(squares), 1e-7 * std::sqrt(squares));
+    a.step = t;
+    context.launch(a);
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+      exact[i].step(specs[i], a, t, slots.values(i, 1), scale);
+      naive[i].step(specs[i], a, t, slots.values(i, 1), static_cast<float>(scale));
+    }
+  }
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const std::string what = "slot " + std::to_string(i);
+    expect_near(slots.values(i, 0), wanted(exact[i].value, naive[i].value), what + ", value");
+    expect_near(slots.values(i, 2), wanted(exact[i].m, naive[i].m), what + ", m");
+    expect_near(slots.values(i, 3), wanted(exact[i].v, naive[i].v), what + ", v");
+  }
+}
+
+TEST(AdamW, TwentyStepsWithDecay) { check_adamw({{1000, 1e-3f, 0.1f}, {37, 1e-2f, 0.0f}}, 0, 20); }
+TEST(AdamW, TwentyStepsWithClipping) { check_adamw({{513, 1e-2f, 0.01f}, {5, 1e-3f, 0.1f}}, 1.0f, 20); }
+TEST(AdamW, Sizes) { check_adamw({{0, 1e-3f, 0.1f}, {1, 1e-2f, 0.0f}, {8192, 1e-3f, 0}, {8193, 1e-3f, 0}}, 0, 2); }
+
+TEST(AdamW, BelowTheNormNothingIsClipped) {
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  Slots clipped(context, {{50, 1e-3f, 0.1f}}), plain(context, {{50, 1e-3f, 0.1f}});
+  clipped.draw_gradients(3, 0.01f);
+  plain.draw_gradients(3, 0.01f);
+  const Tensor norm = context.empty({1});
+  context.launch(GradientNorm{&clipped.all, norm});
+  context.launch(AdamW{&clipped.all, 1, 0.9, 0.999, 1e-8f, 10.0f, norm});
+  context.launch(AdamW{&plain.all, 1, 0.9, 0.999, 1e-8f, 0.0f, {}});
+  EXPECT_EQ(clipped.values(0), plain.values(0));
+}
+
+TEST(AdamW, TheNumberOfThreadsDoesNotMatter) {
+  const std::vector<Spec> specs{{100000, 1e-3f, 0.1f}, {3, 1e-2f, 0}, {20001, 1e-3f, 0}};
+  std::vector<std::vector<float>> first;
+  for (int threads : {1, 2, 3, 8}) {
+    PoisonedAllocator memory;
+    Context context(Exec{Device::cpu, threads}, memory);
+    Slots slots(context, specs);
+    slots.draw_gradients(1, 1.0f);
+    const Tensor norm = context.empty({1});
+    context.launch(GradientNorm{&slots.all, norm});
+    context.launch(AdamW{&slots.all, 1, 0.9, 0.999, 1e-8f, 1.0f, norm});
+    std::vector<std::vector<float>> got{{*norm.data<float>()}};
+    for (std::size_t i = 0; i < specs.size(); ++i)
+      for (int which : {0, 2, 3}) got.push_back(slots.values(i, which));
+    if (first.empty()) first = got;
+    EXPECT_EQ(got, first) << threads << " threads";
+  }
+}
+
+TEST(GradientNorm, SmallValuesBesideLargeOnesCount) {
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  Slots slots(context, {{100001, 0, 0}});
+  std::vector<float> g(100001, 1e-4f);
+  g[0] = 1.0f;
+  Slots::fill(slots.tensors[1], g);
+  const Tensor norm = context.empty({1});
+  context.launch(GradientNorm{&slots.all, norm});
+  EXPECT_NEAR(*norm.data<float>(), std::sqrt(1.0 + 1e-3), 1e-7);
+  const std::vector<AdamWSlot> none;
+  context.launch(GradientNorm{&none, norm});
+  EXPECT_EQ(*norm.data<float>(), 0.0f);
+}
+
+}  // namespace
+}  // namespace cald::test
