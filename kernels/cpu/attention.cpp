@@ -169,49 +169,61 @@ struct QueryParts {
   std::int64_t count, size;
 };
 
-std::size_t scratch_of_thread(const AttentionSizes& n, bool dropout, bool backward) {
-  return AttentionScratch(n, dropout, backward, nullptr).scratch.used();
-}
+/// A launch's tasks and the threads they are worth.
+struct Plan {
+  template <class Args>
+  Plan(const Exec& exec, const Args& a, std::int64_t parts_of_head, std::int64_t products, bool backward)
+      : sizes(attention_sizes(a.q, a.k, a.heads)),
+        tasks(sizes.batch * sizes.heads * parts_of_head),
+        scratch(AttentionScratch(sizes, a.dropout.active(), backward, nullptr).scratch.used()) {
+    const std::int64_t work = products * sizes.queries * sizes.keys * sizes.head_size / parts_of_head;
+    threads = part_count(exec, tasks, kWorthAThread / (work + 1));
+  }
+  static constexpr std::int64_t kWorthAThread = 400'000;  // multiplications, some 20 microseconds
 
-std::int64_t forward_tasks(const AttentionSizes& n) { return n.batch * n.heads * QueryParts(n).count; }
+  /// Calls fn(task, memory). Tasks go round the threads, each round beginning with another one: the heads of a long
+  /// sample spread over all threads, and so do the parts of causal attention, of which the later ones are longer.
+  template <class Fn>
+  void run_tasks(Exec& exec, const Fn& fn) const {
+    auto* memory = static_cast<std::byte*>(exec.workspace);
+    parallel_for(exec, tasks ? threads : 0, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t p = begin; p < end; ++p)
+        for (std::int64_t round = 0; round * threads < tasks; ++round) {
+          const std::int64_t t = round * threads + (p + round) % threads;
+          if (t < tasks) fn(t, memory + static_cast<std::size_t>(p) * scratch);
+        }
+    });
+  }
+  std::size_t workspace() const { return static_cast<std::size_t>(threads) * scratch; }
 
-/// Tasks go round the threads, each round beginning with another one: the heads of a long sample spread over all
-/// threads, and so do the parts of causal attention, of which the later ones are longer.
-template <class Fn>
-void each_task(Exec& exec, std::int64_t tasks, std::size_t scratch, const Fn& fn) {
-  if (tasks == 0) return;
-  const std::int64_t threads = part_count(exec, tasks, 1);
-  auto* memory = static_cast<std::byte*>(exec.workspace);
-  parallel_for(exec, threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t p = begin; p < end; ++p)
-      for (std::int64_t round = 0; round * threads < tasks; ++round) {
-        const std::int64_t t = round * threads + (p + round) % threads;
-        if (t < tasks) fn(t, memory + static_cast<std::size_t>(p) * scratch);
-      }
-  });
+  AttentionSizes sizes;
+  std::int64_t tasks, threads;
+  std::size_t scratch;
+};
+
+Plan plan_of(const Exec& exec, const AttentionForward& a) {
+  return {exec, a, QueryParts(attention_sizes(a.q, a.k, a.heads)).count, 2, false};
 }
+Plan plan_of(const Exec& exec, const AttentionBackward& a) { return {exec, a, 1, 5, true}; }
 
 }  // namespace
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const AttentionForward& a) {
-  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
-  return static_cast<std::size_t>(part_count(exec, forward_tasks(n), 1)) *
-         scratch_of_thread(n, a.dropout.active(), false);
+  return plan_of(exec, a).workspace();
 }
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const AttentionBackward& a) {
-  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
-  return static_cast<std::size_t>(part_count(exec, n.batch * n.heads, 1)) *
-         scratch_of_thread(n, a.dropout.active(), true);
+  return plan_of(exec, a).workspace();
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const AttentionForward& a) {
-  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
+  const Plan plan = plan_of(exec, a);
+  const AttentionSizes& n = plan.sizes;
   const QueryParts parts(n);
-  each_task(exec, forward_tasks(n), scratch_of_thread(n, a.dropout.active(), false), [&](std::int64_t t, void* memory) {
+  plan.run_tasks(exec, [&](std::int64_t t, void* memory) {
     const std::int64_t head = t / parts.count, q0 = t % parts.count * parts.size;
     const std::int64_t q1 = std::min<std::int64_t>(n.queries, q0 + parts.size);
     if (q0 < q1) HWY_DYNAMIC_DISPATCH(attention_forward)(a, n, head / n.heads, head % n.heads, q0, q1, memory);
@@ -220,8 +232,9 @@ void run<Device::cpu>(Exec& exec, const AttentionForward& a) {
 
 template <>
 void run<Device::cpu>(Exec& exec, const AttentionBackward& a) {
-  const AttentionSizes n = attention_sizes(a.q, a.k, a.heads);
-  each_task(exec, n.batch * n.heads, scratch_of_thread(n, a.dropout.active(), true), [&](std::int64_t t, void* memory) {
+  const Plan plan = plan_of(exec, a);
+  const AttentionSizes& n = plan.sizes;
+  plan.run_tasks(exec, [&](std::int64_t t, void* memory) {
     HWY_DYNAMIC_DISPATCH(attention_backward)(a, n, t / n.heads, t % n.heads, memory);
   });
 }

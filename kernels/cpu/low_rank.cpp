@@ -182,8 +182,12 @@ LowRankSizes sizes_of(const Args& a) {
 
 std::int64_t column_tasks(const LowRankSizes& n) { return (n.width + kColumns - 1) / kColumns; }
 
+/// Tasks of `work` multiplications each that are worth a thread, some 20 microseconds.
+std::int64_t grain_of(std::int64_t work) { return 400'000 / (work + 1); }
+std::int64_t column_grain(const LowRankSizes& n) { return grain_of(n.tokens * n.slots * lesser(kColumns, n.width)); }
+
 std::size_t task_scratch(const Exec& exec, const LowRankSizes& n) {
-  return static_cast<std::size_t>(part_count(exec, n.batch * column_tasks(n), 1)) *
+  return static_cast<std::size_t>(part_count(exec, n.batch * column_tasks(n), column_grain(n))) *
          LowRankScratch(n, nullptr).scratch.used();
 }
 
@@ -193,10 +197,11 @@ void each_column_task(const Exec& exec, const LowRankSizes& n, const Fn& fn) {
   const std::int64_t columns = column_tasks(n);
   const std::size_t size = LowRankScratch(n, nullptr).scratch.used();
   auto* memory = static_cast<std::byte*>(exec.workspace);
-  parallel_parts(exec, n.batch * columns, 1, [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t)
-      fn(t / columns, t % columns * kColumns, memory + static_cast<std::size_t>(part) * size);
-  });
+  parallel_parts(exec, n.batch * columns, column_grain(n),
+                 [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t t = begin; t < end; ++t)
+                     fn(t / columns, t % columns * kColumns, memory + static_cast<std::size_t>(part) * size);
+                 });
 }
 
 /// Fills the table of tokens by rank; returns the number of rows of e that a token names.
@@ -223,20 +228,21 @@ void backward_e(const Exec& exec, const LowRankBackward& a, const LowRankSizes& 
   const std::int64_t panels = (n.slots + panel - 1) / panel, row_tasks = (used + kRowsOfE - 1) / kRowsOfE;
   for (std::int64_t b0 = 0; b0 < n.batch; b0 += s.group) {
     const std::int64_t b1 = std::min<std::int64_t>(n.batch, b0 + s.group);
-    parallel_for(exec, (b1 - b0) * panels, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(exec, (b1 - b0) * panels, grain_of(n.width * panel * 4), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         const std::int64_t slot0 = t % panels * panel;
         HWY_DYNAMIC_DISPATCH(low_rank_pack_dy)
         (a, n, b0 + t / panels, slot0, s.panels + t / panels * s.sample_size + slot0 * n.width);
       }
     });
-    parallel_for(exec, row_tasks * panels, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t t = begin; t < end; ++t) {
-        const std::int64_t row0 = t / panels * kRowsOfE;
-        HWY_DYNAMIC_DISPATCH(low_rank_backward_e)
-        (a, n, s, b0, b1, row0, lesser(kRowsOfE, used - row0), t % panels * panel);
-      }
-    });
+    parallel_for(exec, row_tasks * panels, grain_of((b1 - b0) * kRowsOfE * panel * n.width),
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t t = begin; t < end; ++t) {
+                     const std::int64_t row0 = t / panels * kRowsOfE;
+                     HWY_DYNAMIC_DISPATCH(low_rank_backward_e)
+                     (a, n, s, b0, b1, row0, lesser(kRowsOfE, used - row0), t % panels * panel);
+                   }
+                 });
   }
 }
 
