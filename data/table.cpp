@@ -12,11 +12,6 @@ namespace {
 
 constexpr std::size_t kMaxFileBytes = std::size_t{4} << 30;
 
-bool ends_with(const std::string& s, const char* tail) {
-  const std::string t = tail;
-  return s.size() >= t.size() && s.compare(s.size() - t.size(), t.size(), t) == 0;
-}
-
 /// Calls f(line number from 1, line without its end) for every line that is not empty.
 template <class F>
 void for_each_line(const std::string& text, F f) {
@@ -43,20 +38,23 @@ std::vector<std::string> split(const std::string& line, char by) {
 
 }  // namespace
 
-Table Table::read(const std::string& path) {
+Table Table::read(const std::string& path, std::size_t* short_rows) {
   Table t;
   t.path_ = path;
+  t.short_rows_ = short_rows;
   std::string text = read_text_file(path, kMaxFileBytes);
   if (text.compare(0, 3, "\xEF\xBB\xBF") == 0) text.erase(0, 3);  // a byte order mark is no part of a column's name
-  if (ends_with(path, ".tsv"))
+  if (path.ends_with(".tsv")) {
     t.read_tsv(text);
-  else if (ends_with(path, ".csv"))
+  } else if (path.ends_with(".csv")) {
     t.read_csv(text);
-  else if (ends_with(path, ".jsonl"))
+  } else if (path.ends_with(".jsonl")) {
     t.read_jsonl(text);
-  else
+  } else {
     throw data_error(path, "the name must end in .tsv, .csv or .jsonl, which says how to read it");
+  }
   if (t.columns_.empty() || t.rows() == 0) throw data_error(path, "the file holds no examples");
+  t.short_rows_ = nullptr;
   return t;
 }
 
@@ -70,22 +68,34 @@ int Table::column(const std::string& name) const {
   if (i >= 0) return i;
   std::string known;
   for (const std::string& c : columns_) known += (known.empty() ? "" : ", ") + in_quotes(c);
-  throw data_error(path_, "there is no column '" + name + "'; the columns are " + known);
+  throw data_error(path_, "there is no column " + in_quotes(name) + "; the columns are " + known);
+}
+
+void Table::add_columns(std::size_t line, std::vector<std::string> names) {
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (find_utf8_fault(names[i])) throw data_error(at_line(line), "a column's name is broken UTF-8");
+    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
+        names.begin() + static_cast<std::ptrdiff_t>(i))
+      throw data_error(at_line(line), "two columns have the name " + in_quotes(names[i]));
+  }
+  columns_ = std::move(names);
 }
 
 void Table::add_row(std::size_t line, std::vector<std::string> cells) {
-  const std::string where = path_ + ":" + std::to_string(line);
-  if (columns_.empty()) {
-    columns_ = std::move(cells);
-    return;
+  if (columns_.empty()) return add_columns(line, std::move(cells));
+  if (cells.size() != columns_.size()) {
+    if (short_rows_ && cells.size() < columns_.size()) {
+      ++*short_rows_;
+      return;
+    }
+    throw data_error(at_line(line), "has " + std::to_string(cells.size()) + " fields, wanted " +
+                                        std::to_string(columns_.size()) + " as in the first line");
   }
-  if (cells.size() != columns_.size())
-    throw data_error(
-        where, "has " + std::to_string(cells.size()) + " fields, the columns are " + std::to_string(columns_.size()));
-  for (std::string& cell : cells) {
-    if (const auto fault = find_utf8_fault(cell))
-      throw data_error(where, "broken UTF-8 at byte " + std::to_string(fault->byte) + " of a field: " + fault->what);
-    cells_.push_back(std::move(cell));
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    if (const auto fault = find_utf8_fault(cells[i]))
+      throw data_error(at_line(line), "broken UTF-8 in column " + in_quotes(columns_[i]) + ", byte " +
+                                          std::to_string(fault->byte) + ": " + fault->what);
+    cells_.push_back(std::move(cells[i]));
   }
   lines_.push_back(line);
 }
@@ -95,59 +105,67 @@ void Table::read_tsv(const std::string& text) {
 }
 
 void Table::read_csv(const std::string& text) {
+  enum class State { start, plain, quoted, closed };  // of the field that is being read
   std::vector<std::string> cells;
   std::string cell;
+  State state = State::start;
   std::size_t line = 1, row_line = 1, quote_line = 0;
-  bool quoted = false, any = false;
-  const auto end_row = [&] {
-    if (any) {
-      cells.push_back(std::move(cell));
-      add_row(row_line, std::move(cells));
-    }
-    cells = {};
+  const auto end_cell = [&] {
+    cells.push_back(std::move(cell));
     cell.clear();
-    any = false;
+    state = State::start;
+  };
+  const auto end_row = [&] {
+    const bool blank = cells.empty() && state == State::start;
+    end_cell();
+    if (!blank) add_row(row_line, std::move(cells));
+    cells.clear();
   };
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
+    const char after = i + 1 < text.size() ? text[i + 1] : '\0';
     if (c == '\n') ++line;
-    if (quoted) {
-      if (c != '"')
+    if (state == State::quoted) {
+      if (c != '"') {
         cell += c;
-      else if (i + 1 < text.size() && text[i + 1] == '"')
+      } else if (after == '"') {
         cell += text[++i];
-      else
-        quoted = false;
-    } else if (c == '"' && cell.empty()) {
-      quoted = any = true;
-      quote_line = line;
+      } else {
+        state = State::closed;
+      }
     } else if (c == ',') {
-      any = true;
-      cells.push_back(std::move(cell));
-      cell.clear();
+      end_cell();
     } else if (c == '\n') {
       end_row();
       row_line = line;
-    } else if (c != '\r' || i + 1 >= text.size() || text[i + 1] != '\n') {
-      any = true;
+    } else if (c == '\r' && after == '\n') {
+      continue;
+    } else if (c == '"' && state == State::start) {
+      state = State::quoted;
+      quote_line = line;
+    } else if (state == State::closed) {
+      throw data_error(at_line(line), "a field goes on after its closing quote; quotes inside a field are doubled");
+    } else {
+      state = State::plain;
       cell += c;
     }
   }
-  if (quoted) throw data_error(path_ + ":" + std::to_string(quote_line), "a quote opens here and is never closed");
+  if (state == State::quoted) throw data_error(at_line(quote_line), "a quote opens here and is never closed");
   end_row();
 }
 
 void Table::read_jsonl(const std::string& text) {
   for_each_line(text, [&](std::size_t line, const std::string& content) {
-    const std::string where = path_ + ":" + std::to_string(line);
-    const nlohmann::json j = parse_json(where, content);
-    if (!j.is_object()) throw data_error(where, "wanted a JSON object");
+    const nlohmann::json j = parse_json(at_line(line), content);
+    if (!j.is_object()) throw data_error(at_line(line), "wanted a JSON object");
     if (columns_.empty())
       for (const auto& [key, value] : j.items()) columns_.push_back(key);
     std::vector<std::string> cells;
     for (const std::string& c : columns_) {
       const auto it = j.find(c);
-      if (it == j.end()) throw data_error(where, "key '" + c + "' is missing, which the first line has");
+      if (it == j.end())
+        throw data_error(at_line(line), "the key " + in_quotes(c) + " is missing, which the first line has");
+      if (it->is_null()) throw data_error(at_line(line), "the key " + in_quotes(c) + " is null");
       cells.push_back(it->is_string() ? it->get<std::string>() : it->dump());
     }
     add_row(line, std::move(cells));

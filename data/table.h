@@ -9,10 +9,11 @@ namespace cald {
 class Table {
  public:
   /// Reads by the name's ending: .tsv (GLUE's: no quoting), .csv (RFC 4180: quotes, line feeds inside them), .jsonl (an
-  /// object a line; its keys are the columns, numbers and booleans as they are written). The first line of .tsv and
-  /// .csv names the columns. Errors name path:line: an empty file, a wrong number of fields, an open quote, broken
-  /// UTF-8.
-  static Table read(const std::string& path);
+  /// object a line; the first line's keys are the columns, numbers and booleans become text). The first line of .tsv
+  /// and .csv names the columns. Empty lines are passed over. Errors name path:line: an empty file, a wrong number of
+  /// fields, an open quote, broken UTF-8, a key that is missing or null. With `short_rows`, rows of too few fields are
+  /// left out and counted there.
+  static Table read(const std::string& path, std::size_t* short_rows = nullptr);
 
   const std::string& path() const { return path_; }
   const std::vector<std::string>& columns() const { return columns_; }
@@ -25,15 +26,18 @@ class Table {
     return cells_[row * columns_.size() + static_cast<std::size_t>(column)];
   }
   /// "path:line" of a row.
-  std::string where(std::size_t row) const { return path_ + ":" + std::to_string(lines_[row]); }
+  std::string where(std::size_t row) const { return at_line(lines_[row]); }
 
  private:
+  void add_columns(std::size_t line, std::vector<std::string> names);
   void add_row(std::size_t line, std::vector<std::string> cells);
+  std::string at_line(std::size_t line) const { return path_ + ":" + std::to_string(line); }
   void read_tsv(const std::string& text);
   void read_csv(const std::string& text);
   void read_jsonl(const std::string& text);
 
   std::string path_;
+  std::size_t* short_rows_ = nullptr;  // during read() alone
   std::vector<std::string> columns_;
   std::vector<std::string> cells_;  // row-major
   std::vector<std::size_t> lines_;

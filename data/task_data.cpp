@@ -4,6 +4,7 @@
 #include <numeric>
 #include <set>
 
+#include "data/json_text.h"
 #include "data/table.h"
 #include "engine/base/error.h"
 #include "engine/base/rng.h"
@@ -28,6 +29,22 @@ int text_column(const Table& t, const std::string& named) {
   return t.column("sentence");
 }
 
+/// The classes of a file's labels. An empty label and -1 stand for none: such a row cannot be trained on.
+LabelMap labels_of(const Table& table, int label) {
+  std::vector<std::string> values;
+  for (std::size_t r = 0; r < table.rows(); ++r) {
+    values.push_back(trimmed(table.at(r, label)));
+    if (values.back().empty() || values.back() == "-1")
+      throw data_error(table.where(r),
+                       "the label is " + (values.back().empty() ? "empty" : values.back()) + ", which stands for none");
+  }
+  try {
+    return LabelMap::from_values(values);
+  } catch (const Error& e) {
+    throw data_error(table.path(), e.what());
+  }
+}
+
 /// Draws a permutation of [from, to) of v (Fisher and Yates).
 void shuffle(std::vector<std::int64_t>& v, RandomStream& random) {
   for (std::size_t i = v.size(); i > 1; --i) std::swap(v[i - 1], v[random.below(static_cast<std::uint32_t>(i))]);
@@ -36,12 +53,16 @@ void shuffle(std::vector<std::int64_t>& v, RandomStream& random) {
 }  // namespace
 
 LabelMap LabelMap::from_values(const std::vector<std::string>& values) {
+  constexpr std::size_t kMaxClasses = 65536;
   const std::set<std::string> distinct(values.begin(), values.end());
   LabelMap map;
   if (std::all_of(distinct.begin(), distinct.end(), is_small_number)) {
-    long top = -1;
-    for (const std::string& v : distinct) top = std::max(top, std::stol(v));
-    for (long i = 0; i <= top; ++i) map.names_.push_back("LABEL_" + std::to_string(i));
+    std::size_t classes = 0;
+    for (const std::string& v : distinct) classes = std::max<std::size_t>(classes, std::stoul(v) + 1);
+    if (classes > kMaxClasses)
+      throw Error(ErrorKind::data, "the labels go up to " + std::to_string(classes - 1) + ", wanted numbers below " +
+                                       std::to_string(kMaxClasses));
+    for (std::size_t i = 0; i < classes; ++i) map.names_.push_back("LABEL_" + std::to_string(i));
   } else {
     map.names_.assign(distinct.begin(), distinct.end());
   }
@@ -58,6 +79,8 @@ std::int32_t LabelMap::find(const std::string& value) const {
   const auto it = std::find(names_.begin(), names_.end(), value);
   if (it != names_.end()) return static_cast<std::int32_t>(it - names_.begin());
   if (!is_small_number(value) || std::stoul(value) >= names_.size()) return -1;
+  // Where the names are numbers themselves, "0" is not the first of them.
+  if (std::any_of(names_.begin(), names_.end(), is_small_number)) return -1;
   return static_cast<std::int32_t>(std::stol(value));
 }
 
@@ -67,15 +90,7 @@ TextDataset load_text_dataset(const std::string& path, const TextColumns& column
   const int pair = columns.pair.empty() ? -1 : table.column(columns.pair);
   const int label = table.column(columns.label.empty() ? "label" : columns.label);
   TextDataset data;
-  if (known) {
-    data.labels = *known;
-  } else {
-    std::vector<std::string> values;
-    for (std::size_t r = 0; r < table.rows(); ++r) values.push_back(trimmed(table.at(r, label)));
-    data.labels = LabelMap::from_values(values);
-    if (data.labels.names().size() > 65536)
-      throw data_error(path, "the labels go up to " + std::to_string(data.labels.names().size() - 1));
-  }
+  data.labels = known ? *known : labels_of(table, label);
   for (std::size_t r = 0; r < table.rows(); ++r) {
     TextExample e;
     e.text = trimmed(table.at(r, text));
@@ -87,7 +102,7 @@ TextDataset load_text_dataset(const std::string& path, const TextColumns& column
     if (e.label < 0) {
       std::string names;
       for (const std::string& n : data.labels.names()) names += (names.empty() ? "" : ", ") + n;
-      throw data_error(table.where(r), "the label '" + value + "' is unknown; the labels are " + names);
+      throw data_error(table.where(r), "the label " + in_quotes(value) + " is unknown; the labels are " + names);
     }
     data.examples.push_back(std::move(e));
   }
@@ -96,6 +111,8 @@ TextDataset load_text_dataset(const std::string& path, const TextColumns& column
 
 BatchOrder::BatchOrder(std::vector<std::int64_t> lengths, std::int64_t batch_size, Options options)
     : lengths_(std::move(lengths)), batch_size_(batch_size), options_(options) {
+  if (lengths_.empty()) throw Error("an order of batches needs examples");
+  if (batch_size_ < 1) throw usage_error("the batch size is " + std::to_string(batch_size_) + ", wanted 1 or more");
   const auto n = static_cast<std::int64_t>(lengths_.size());
   per_epoch_ = (n + batch_size_ - 1) / batch_size_;
 }
