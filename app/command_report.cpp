@@ -4,6 +4,7 @@
 
 #include "app/commands.h"
 #include "app/report.h"
+#include "engine/base/error.h"
 
 namespace cald {
 
