@@ -40,6 +40,7 @@ struct GeluTanh {
     return MulAdd(half, inner(d, x), half);
   }
   static HWY_INLINE FloatVec slope(Floats d, FloatVec x) {
+    x = Max(Set(d, -20.0f), Min(Set(d, 20.0f), x));  // x^2 must stay finite; a NaN stays one in this order
     const FloatVec one = Set(d, 1.0f), half = Set(d, 0.5f), t = inner(d, x);
     const FloatVec du = Mul(Set(d, kA), MulAdd(Set(d, 3 * kB), Mul(x, x), one));
     const FloatVec sech2 = Mul(Sub(one, t), Add(one, t));
@@ -63,12 +64,15 @@ struct HyperbolicTangent {
 
 /// x s and s (1 + x (1 - s)), s = 1 / (1 + e^-x). 1 - s is taken as e^-x s, which loses nothing where s is near 1.
 struct Silu {
-  static HWY_INLINE FloatVec exp_minus(Floats d, FloatVec x) {
-    return Exp(d, Min(Neg(x), Set(d, 80.0f)));  // finite, and x s below 1e-32 there
+  /// Below -80 both are 0 but for 1e-33, while e^-x leaves f32. The order of the operands keeps a NaN.
+  static HWY_INLINE FloatVec clamped(Floats d, FloatVec x) { return Max(Set(d, -80.0f), x); }
+  static HWY_INLINE FloatVec value(Floats d, FloatVec x) {
+    x = clamped(d, x);
+    return Div(x, Add(Set(d, 1.0f), Exp(d, Neg(x))));
   }
-  static HWY_INLINE FloatVec value(Floats d, FloatVec x) { return Div(x, Add(Set(d, 1.0f), exp_minus(d, x))); }
   static HWY_INLINE FloatVec slope(Floats d, FloatVec x) {
-    const FloatVec one = Set(d, 1.0f), e = exp_minus(d, x), s = Div(one, Add(one, e));
+    x = clamped(d, x);
+    const FloatVec one = Set(d, 1.0f), e = Exp(d, Neg(x)), s = Div(one, Add(one, e));
     return Mul(s, MulAdd(x, Mul(e, s), one));
   }
 };
