@@ -96,6 +96,7 @@ std::string curves(const Runs& runs) {
   std::string out = accuracy.empty() ? html_missing("No run has an evaluation.") : line_plot(accuracy, o);
   o.title = "Task loss on the training data";
   o.y_label = "cross-entropy";
+  o.bins = 60;
   if (!loss.empty()) out += line_plot_with_log_switch(loss, o, "ce");
   return html_section("Accuracy and loss over the steps", out);
 }

@@ -15,9 +15,33 @@ namespace {
 
 constexpr double kMebi = 1024.0 * 1024.0;
 
-std::string list_of(const std::vector<std::string>& names) {
+/// "layer.3.weight" as "layer.*.weight".
+std::string without_numbers(const std::string& name) {
   std::string out;
-  for (const std::string& name : names) out += (out.empty() ? "" : ", ") + name;
+  for (std::size_t at = 0; at <= name.size();) {
+    const std::size_t end = std::min(name.find('.', at), name.size());
+    const std::string part = name.substr(at, end - at);
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
+    out += (at > 0 ? "." : "") + (number ? "*" : part);
+    at = end + 1;
+  }
+  return out;
+}
+
+/// Names that differ in a number only, such as the layers', as one: "encoder.layer.*.attention.self.E (6)".
+std::string list_of(const std::vector<std::string>& names) {
+  std::vector<std::pair<std::string, int>> groups;
+  for (const std::string& name : names) {
+    const std::string pattern = without_numbers(name);
+    const auto known = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == pattern; });
+    if (known == groups.end())
+      groups.emplace_back(pattern, 1);
+    else
+      ++known->second;
+  }
+  std::string out;
+  for (const auto& [pattern, n] : groups)
+    out += (out.empty() ? "" : ", ") + pattern + (n > 1 ? " (" + std::to_string(n) + ")" : "");
   return out.empty() ? "none" : out;
 }
 
@@ -90,9 +114,9 @@ std::optional<double> padding_share(const RunData& run) {
 std::string conversion_section(const RunData& run) {
   if (!run.conversion) return "";
   const ConversionData& c = *run.conversion;
-  HtmlTable table{{"tensors of the student", "number", "which"}, {}, {false, true, false}, {}};
-  table.rows = {{"copied from the transformer", std::to_string(c.copied), ""},
-                {"mapped (another name or shape)", std::to_string(c.mapped), ""},
+  HtmlTable table{{"tensors", "number", "which"}, {}, {false, true, false}, {}};
+  table.rows = {{"copied", std::to_string(c.copied), "as they stand in the transformer"},
+                {"mapped", std::to_string(c.mapped), c.mapped > 0 ? "under another name or in another shape" : ""},
                 {"new", std::to_string(c.created.size()), list_of(c.created)},
                 {"dropped", std::to_string(c.dropped.size()), list_of(c.dropped)}};
   return html_section("Conversion", html_table(table));
@@ -109,7 +133,7 @@ std::string memory_section(const RunData& run) {
   for (const auto& [name, bytes] : plan.bytes)
     if (bytes > 0) parts.push_back({name, human_bytes(bytes), bytes / sum});
   std::string out = parts.empty() ? "" : html_bar(parts);
-  HtmlTable table{{"", ""}, {}, {false, true}, {}};
+  HtmlTable table{{}, {}, {false, true}, {}};
   table.rows.push_back({"planned peak, known before step 1", human_bytes(plan.peak)});
   if (!plan.peak_op.empty())
     table.rows.push_back(
@@ -130,7 +154,7 @@ std::string memory_section(const RunData& run) {
 
 std::string cost_section(const RunData& run) {
   const std::string title = "Cost";
-  HtmlTable table{{"", ""}, {}, {false, true}, {}};
+  HtmlTable table{{}, {}, {false, true}, {}};
   const auto row = [&](const char* name, const std::string& text) { table.rows.push_back({name, text}); };
   if (run.cost) {
     const CostData& c = *run.cost;

@@ -70,9 +70,13 @@ std::string series_colour(const std::string& own, std::size_t i) {
 
 std::string html_table(const HtmlTable& table) {
   const auto right = [&](std::size_t column) { return column < table.right.size() && table.right[column]; };
-  std::string out = "<div class=\"scroll\"><table>\n<thead><tr>";
-  for (std::size_t c = 0; c < table.header.size(); ++c) out += cell("th", table.header[c], right(c));
-  out += "</tr></thead>\n<tbody>\n";
+  std::string out = "<div class=\"scroll\"><table>\n";
+  if (!table.header.empty()) {
+    out += "<thead><tr>";
+    for (std::size_t c = 0; c < table.header.size(); ++c) out += cell("th", table.header[c], right(c));
+    out += "</tr></thead>\n";
+  }
+  out += "<tbody>\n";
   for (std::size_t r = 0; r < table.rows.size(); ++r) {
     const bool marked = std::find(table.marked.begin(), table.marked.end(), r) != table.marked.end();
     out += marked ? "<tr class=\"marked\">" : "<tr>";

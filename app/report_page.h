@@ -13,7 +13,7 @@ std::string escape_html(const std::string& text);
 std::string series_colour(const std::string& own, std::size_t i);
 
 struct HtmlTable {
-  std::vector<std::string> header;
+  std::vector<std::string> header;             ///< empty: none
   std::vector<std::vector<std::string>> rows;  ///< plain texts
   std::vector<bool> right;                     ///< columns aligned to the right; missing: left
   std::vector<std::size_t> marked;             ///< rows that stand out

@@ -35,12 +35,14 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 6px 12px; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; font-size: 13px; border-bottom-width: 2px; }
 td.right, th.right { text-align: right; white-space: nowrap; }
+td:first-child { white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 tr.marked td { background: var(--mark); font-weight: 600; }
 figure { margin: 0 0 18px; }
 figcaption { font-weight: 600; font-size: 14px; margin-bottom: 4px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
+svg .halo { paint-order: stroke; stroke: var(--card); stroke-width: 5px; stroke-linejoin: round; }
 svg .label { font-size: 12.5px; fill: var(--text); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .axis { stroke: var(--soft); stroke-width: 1; }

@@ -71,7 +71,8 @@ class Axes {
         y1 = std::max(y1, b.high);
       }
     if (o.from_zero && !log_) y0 = std::min(y0, 0.0);
-    x_low_ = x0;
+    // Steps begin at 1, evaluations later: their axis still begins at 0.
+    x_low_ = x0 > 0 && x0 < 0.3 * x1 ? 0 : x0;
     x_high_ = x1 > x0 ? x1 : x0 + 1;
     y_ticks = log_ ? log_ticks(y0, y1) : linear_ticks(y0, y1);
     for (const double t : linear_ticks(x_low_, x_high_))
@@ -114,12 +115,6 @@ std::string frame(const Axes& axes, const PlotOptions& o) {
   const double middle = (kTop + bottom) / 2;
   out += text_at(14, middle, "middle", o.y_label + (o.log_y ? " (log)" : ""),
                  " class=\"label\" transform=\"rotate(-90 14 " + pixel(middle) + ")\"");
-  for (const auto& [x, name] : o.markers) {
-    if (!axes.holds_x(x)) continue;
-    const bool at_right = axes.x(x) > kWidth / 2;
-    out += line(axes.x(x), kTop, axes.x(x), bottom, "marker") +
-           text_at(axes.x(x) + (at_right ? -5 : 5), kTop + 10, at_right ? "end" : "start", name);
-  }
   return out;
 }
 
@@ -149,6 +144,17 @@ std::string curve(const std::vector<Bin>& bins, const PlotSeries& s, const std::
   return out;
 }
 
+std::string markers(const Axes& axes, const PlotOptions& o) {
+  std::string out;
+  for (const auto& [x, name] : o.markers) {
+    if (!axes.holds_x(x)) continue;
+    const bool at_right = axes.x(x) > kWidth / 2;
+    out += line(axes.x(x), kTop, axes.x(x), kHeight - kBottom, "marker") +
+           text_at(axes.x(x) + (at_right ? -6 : 6), kTop + 10, at_right ? "end" : "start", name, " class=\"halo\"");
+  }
+  return out;
+}
+
 std::string plot_svg(const std::vector<PlotSeries>& series, const PlotOptions& o) {
   std::vector<std::vector<Bin>> all;
   bool any = false;
@@ -162,7 +168,7 @@ std::string plot_svg(const std::vector<PlotSeries>& series, const PlotOptions& o
                     escape_html(o.title) + "\">\n" + frame(axes, o);
   for (std::size_t i = 0; i < series.size(); ++i)
     if (!all[i].empty()) out += curve(all[i], series[i], series_colour(series[i].colour, i), axes);
-  return out + "</svg>\n";
+  return out + markers(axes, o) + "</svg>\n";
 }
 
 std::string legend(const std::vector<PlotSeries>& series) {
@@ -219,7 +225,7 @@ std::vector<double> log_ticks(double low, double high) {
 std::string ramp_colour(std::size_t i, std::size_t n) {
   const double t = n > 1 ? static_cast<double>(i) / static_cast<double>(n - 1) : 0;
   // Violet over green-blue to orange, of a lightness that is seen on white and on black.
-  return "hsl(" + pixel(265 - 235 * t) + " 65% 52%)";
+  return "hsl(" + pixel(265 - 235 * t) + " 70% 47%)";
 }
 
 std::string line_plot(const std::vector<PlotSeries>& series, const PlotOptions& o) {

@@ -21,7 +21,7 @@ struct PlotOptions {
   bool log_y = false;      ///< y not above 0 is left out
   bool from_zero = false;  ///< the y axis begins at 0
   /// A longer series is drawn as the means of so many bins, with a band from least to largest; 0: never.
-  std::size_t bins = 240;
+  std::size_t bins = 150;
   std::vector<std::pair<double, std::string>> markers;  ///< vertical lines: (x, name)
 };
 

@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 #include "engine/base/error.h"
 
@@ -31,11 +33,11 @@ std::string fixed(double v, int decimals) {
 
 /// Three significant digits of |v| < 1e15, without an exponent.
 std::string three_digits(double v) {
-  const double a = std::fabs(v);
-  if (a == 0) return "0";
-  if (a >= 99.95) return fixed(v, 0);
-  if (a >= 9.995) return fixed(v, 1);
-  return fixed(v, 2 - std::min(0, static_cast<int>(std::floor(std::log10(a)))));
+  if (v == 0) return "0";
+  std::array<char, 32> buffer;  // d.dde-XX: the exponent after rounding
+  std::snprintf(buffer.data(), buffer.size(), "%.2e", v);
+  const int exponent = std::atoi(std::strchr(buffer.data(), 'e') + 1);
+  return fixed(v, std::clamp(2 - exponent, 0, 40));
 }
 
 std::string unknown_or(double v) { return std::isnan(v) ? "-" : v < 0 ? "-inf" : "inf"; }
