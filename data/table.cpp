@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "data/arrow.h"
 #include "data/atomic_file.h"
 #include "data/json_text.h"
 #include "data/unicode.h"
@@ -42,7 +43,8 @@ Table Table::read(const std::string& path, std::size_t* short_rows) {
   Table t;
   t.path_ = path;
   t.short_rows_ = short_rows;
-  std::string text = read_text_file(path, kMaxFileBytes);
+  const bool arrow = path.ends_with(".arrow");  // which is mapped instead of read
+  std::string text = arrow ? "" : read_text_file(path, kMaxFileBytes);
   if (text.compare(0, 3, "\xEF\xBB\xBF") == 0) text.erase(0, 3);  // a byte order mark is no part of a column's name
   if (path.ends_with(".tsv")) {
     t.read_tsv(text);
@@ -50,8 +52,10 @@ Table Table::read(const std::string& path, std::size_t* short_rows) {
     t.read_csv(text);
   } else if (path.ends_with(".jsonl")) {
     t.read_jsonl(text);
+  } else if (arrow) {
+    t.read_arrow_columns();
   } else {
-    throw data_error(path, "the name must end in .tsv, .csv or .jsonl, which says how to read it");
+    throw data_error(path, "the name must end in .tsv, .csv, .jsonl or .arrow, which says how to read it");
   }
   if (t.columns_.empty() || t.rows() == 0) throw data_error(path, "the file holds no examples");
   t.short_rows_ = nullptr;
@@ -170,6 +174,19 @@ void Table::read_jsonl(const std::string& text) {
     }
     add_row(line, std::move(cells));
   });
+}
+
+void Table::read_arrow_columns() {
+  std::vector<ArrowColumn> columns = read_arrow(path_);
+  for (const ArrowColumn& c : columns) columns_.push_back(c.name);
+  const std::size_t rows = columns.empty() ? 0 : columns[0].values.size();
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (ArrowColumn& c : columns) {
+      if (!c.values[r]) throw data_error(at_line(r + 1), "the value of column " + in_quotes(c.name) + " is null");
+      cells_.push_back(std::move(*c.values[r]));
+    }
+    lines_.push_back(r + 1);
+  }
 }
 
 }  // namespace cald

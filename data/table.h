@@ -1,4 +1,4 @@
-// Tables of text with named columns: TSV, CSV and JSON lines.
+// Tables of text with named columns: TSV, CSV, JSON lines and Arrow.
 #pragma once
 #include <string>
 #include <vector>
@@ -9,10 +9,11 @@ namespace cald {
 class Table {
  public:
   /// Reads by the name's ending: .tsv (GLUE's: no quoting), .csv (RFC 4180: quotes, line feeds inside them), .jsonl (an
-  /// object a line; the first line's keys are the columns, numbers and booleans become text). The first line of .tsv
+  /// object a line; the first line's keys are the columns, numbers and booleans become text), .arrow (what read_arrow()
+  /// of data/arrow.h takes; its rows count as lines). The first line of .tsv
   /// and .csv names the columns. Empty lines are passed over. Errors name path:line: an empty file, a wrong number of
-  /// fields, an open quote, broken UTF-8, a key that is missing or null. With `short_rows`, rows of too few fields are
-  /// left out and counted there.
+  /// fields, an open quote, broken UTF-8, a value that is missing or null. With `short_rows`, rows of too few fields
+  /// are left out and counted there.
   static Table read(const std::string& path, std::size_t* short_rows = nullptr);
 
   const std::string& path() const { return path_; }
@@ -35,6 +36,7 @@ class Table {
   void read_tsv(const std::string& text);
   void read_csv(const std::string& text);
   void read_jsonl(const std::string& text);
+  void read_arrow_columns();
 
   std::string path_;
   std::size_t* short_rows_ = nullptr;  // during read() alone
