@@ -54,20 +54,19 @@ void TrainStep::plan(std::int64_t batch, std::int64_t seq) {
 }
 
 StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& micro_batches) {
-  optimizer_.clear_gradients();
-  const bool guided = wants_states(step) || wants_logits(step);
-  if (guided) guide_->begin_step(step);
+  for (const TokenBatch& b : micro_batches) plan(b.batch, b.seq);  // a shape-only run also marks gradients as begun,
+  optimizer_.clear_gradients();                                    // so it comes before they are cleared
+  if (wants_states(step) || wants_logits(step)) guide_->begin_step(step);
   StepLosses losses;
   for (const TokenBatch& b : micro_batches) {
     const Micro m{step, b.batch, b.seq, &b, 1.0 / static_cast<double>(micro_batches.size())};
-    plan(b.batch, b.seq);
     try {
       memory_.run({"step" + kind(step), b.batch, b.seq}, [&](Context& c) { micro_step(c, m, &losses); });
     } catch (const NonFiniteLoss&) {
       explain_non_finite(m);
     }
   }
-  memory_.run({"update", 0, 0}, [&](Context& c) { update(c, step); });
+  memory_.run({"update" + kind(step), 0, 0}, [&](Context& c) { update(c, step); });
   return losses;
 }
 

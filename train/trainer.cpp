@@ -7,13 +7,6 @@
 namespace cald {
 namespace {
 
-/// The labels that the model's head names, unless they are transformers' placeholders or the data's own numbers.
-bool labels_are_placeholders(const std::vector<std::string>& labels) {
-  for (std::size_t i = 0; i < labels.size(); ++i)
-    if (labels[i] != "LABEL_" + std::to_string(i)) return false;
-  return true;
-}
-
 TextRules text_rules(const RunOptions& o, const Tokenizer& tokenizer, const EncoderConfig& config) {
   const std::int64_t room = o.max_positions ? *o.max_positions : config.max_tokens();
   if (o.max_length > room)
@@ -48,7 +41,9 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
       memory_(Exec{Device::cpu, static_cast<int>(options.threads), nullptr, nullptr}, heap) {
   const EncoderConfig config = read_encoder_config(source_);
   const TextRules rules = text_rules(options_, *tokenizer_, config);
-  if (!options_.train.empty()) train_ = load_task(options_.train, options_, rules, nullptr);
+  const LabelMap head = LabelMap::from_names(config.labels);
+  const bool keeps_head = !config.labels.empty() && !options_.new_head;
+  if (!options_.train.empty()) train_ = load_task(options_.train, options_, rules, keeps_head ? &head : nullptr);
   if (!options_.dev.empty()) dev_ = load_task(options_.dev, options_, rules, &train_.label_map);
   order_ = std::make_unique<BatchOrder>(
       train_.lengths(), options_.batch_size,
@@ -84,13 +79,9 @@ void Trainer::load_student() {
   }
   policy.create_head = config.labels.empty();
   policy.replace_head = options_.new_head && !config.labels.empty();
-  // Without data (--steps 0) the model keeps the head that it has, or stays without one.
-  const std::vector<std::string> labels = options_.train.empty() ? config.labels : train_.label_map.names();
-  if (config.labels.empty() || options_.new_head) config.labels = labels;
-  if (config.labels.size() != labels.size())
-    throw usage_error("the model has " + std::to_string(config.labels.size()) + " classes, the data has " +
-                      std::to_string(labels.size()) + " (--new-head replaces the head)");
-  if (labels_are_placeholders(config.labels)) config.labels = labels;
+  // The data's classes, where the model has none of its own; without data (--steps 0) it stays without a head.
+  if (config.labels.empty() || options_.new_head) config.labels = train_.label_map.names();
+  policy.create_head &= !config.labels.empty();
   if (options_.max_positions) {
     const std::int64_t before_first = config.max_positions - config.max_tokens();
     config.max_positions = *options_.max_positions + before_first;
