@@ -58,7 +58,7 @@ class BatchOrder {
   };
   BatchOrder(std::vector<std::int64_t> lengths, std::int64_t batch_size, Options options);
 
-  /// ceil(examples / batch size); the last batch of an epoch is what is left.
+  /// ceil(examples / batch size); one batch of an epoch is what is left, and with buckets it may come at any place.
   std::int64_t batches_per_epoch() const { return per_epoch_; }
   /// Rows of batch `n`, counted from the run's start. Each epoch holds every example once.
   std::vector<std::int64_t> batch(std::int64_t n) const;

@@ -132,8 +132,8 @@ TEST(Unicode, EncodingIsTheInverseOfDecoding) {
 }
 
 TEST(Tokenizer, CutsTheLongerTextFirst) {
-  // Against the definition: take tokens one by one from the longer (of equals the first), which ends at the same
-  // lengths.
+  // Against the definition, tokens taken one by one from the longer: the same up to the odd token, whose place the
+  // reference decides (GivesTheReferenceIds).
   for (std::size_t a = 0; a < 9; ++a)
     for (std::size_t b = 0; b < 9; ++b)
       for (std::size_t room = 0; room < 18; ++room) {
