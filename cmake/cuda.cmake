@@ -44,10 +44,11 @@ endif()
 
 function(cald_emulated_options target)
   cmake_parse_arguments(E "INSTRUMENTED" "" "" ${ARGN})
-  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas)
+  # Version 4: addr2line 2.40 can name the wrong file of version 5.
+  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas -gdwarf-4)
   if(E_INSTRUMENTED)
     # -O1 keeps most loads and stores of the source; lines come from the debug information.
-    target_compile_options(${target} PRIVATE -fsanitize=thread -O1 -g1 -Wno-tsan)
+    target_compile_options(${target} PRIVATE -fsanitize=thread -O1 -Wno-tsan)
   endif()
   target_link_libraries(${target} PRIVATE cald_emulation)
 endfunction()

@@ -69,6 +69,16 @@ static __global__ void copy_out_of_range(const float4* x) {
   cuda::cp_async_wait<0>();
 }
 
+constexpr int kOutOfRangeLine = __LINE__ + 4;
+static __global__ void plain_out_of_range(float* x, unsigned n) {
+  CALD_DYNAMIC_SHARED(float, dynamic);
+  if (n == 0) x[threadIdx.x] = 1;
+  if (n != 0) dynamic[threadIdx.x + n] = 1;
+}
+
+constexpr int kNullLine = __LINE__ + 1;
+static __global__ void write_somewhere(float* x) { *x = 1; }
+
 constexpr int kVectorOutOfRangeLine = __LINE__ + 3;
 static __global__ void vector_out_of_range() {
   CALD_DYNAMIC_SHARED(float4, rows);
@@ -87,7 +97,7 @@ static __global__ void too_much_shared(float* out) {
   out[0] = fits[0] + exceeds[0];
 }
 
-/// Mistake 1: the copies of the tile just issued are not waited for (one group too many stays in flight).
+/// Sums tiles (tiles, 32) that come by cp.async in two stages. kInFlight 1 is right; 2 does not wait for the tile.
 template <int kInFlight>
 static __global__ void sum_of_tiles(const float4* x, float* sums, int tiles) {
   CALD_SHARED(float4, tile, [2][32]);

@@ -85,6 +85,23 @@ TEST(Failures, AreReportedWhereTheStreamIsWaitedFor) {
   check(cudaStreamDestroy(stream));
 }
 
+#ifdef __SANITIZE_ADDRESS__
+TEST(Failures, AddressSanitizerSeesPlainAccessesOutOfRange) {
+  Buffer<float> x(8);
+  const std::string device = "plain_out_of_range.*" + here(kOutOfRangeLine - 1);
+  const std::string shared = "plain_out_of_range.*" + here(kOutOfRangeLine);
+  EXPECT_DEATH(cuda::launch(plain_out_of_range, {dim3(1), dim3(9), 4}, x.get(), 0u), device);
+  EXPECT_DEATH(cuda::launch(plain_out_of_range, {dim3(1), dim3(1), 4}, x.get(), 1u), shared);
+}
+#else
+TEST(Failures, UnmappedAddresses) {
+  for (int again = 0; again < 3; ++again) {
+    expect_failure(cuda::launch(write_somewhere, {dim3(1), dim3(1)}, nullptr),
+                   {here(kNullLine), "address 0, which is not mapped"});
+  }
+}
+#endif
+
 #ifndef __SANITIZE_THREAD__  // the instrumented build stops at the mistake
 // Without instrumentation a wait that comes too late shows in the values, when the schedule lands copies late.
 TEST(Failures, MissingWaitShowsInTheValues) {

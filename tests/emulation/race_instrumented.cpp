@@ -126,19 +126,12 @@ TEST(Race, MissingBarrierAfterTheWait) {
   });
 }
 
-constexpr int kOutOfRangeLine = __LINE__ + 4;
-__global__ void plain_out_of_range(float* x, unsigned n) {
-  CALD_DYNAMIC_SHARED(float, dynamic);
-  if (n == 0) x[threadIdx.x] = 1;
-  if (n != 0) dynamic[threadIdx.x + n] = 1;
-}
-
 TEST(OutOfRange, PlainAccesses) {
   Buffer<float> x(8);
   expect_failure(cuda::launch(plain_out_of_range, {dim3(1), dim3(9), 4}, x.get(), 0u),
-                 {here(kOutOfRangeLine - 1), "outside device memory", "thread (8,0,0)"});
+                 {line("broken_kernels.cuh", kOutOfRangeLine - 1), "outside device memory", "thread (8,0,0)"});
   expect_failure(cuda::launch(plain_out_of_range, {dim3(1), dim3(1), 4}, x.get(), 1u),
-                 {here(kOutOfRangeLine), "outside the block's shared memory"});
+                 {line("broken_kernels.cuh", kOutOfRangeLine), "outside the block's shared memory"});
 }
 
 /// Reads x and writes y with a stride in elements; a column of a shared tile with rows of `kPitch` words.

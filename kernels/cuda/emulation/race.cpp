@@ -67,12 +67,16 @@ bool happened_before(const Stamp& s, unsigned thread, bool shared) {
 
 const char* name(const Stamp& s, bool write) { return s.atomic ? "atomic" : write ? "write" : "read"; }
 
-[[noreturn]] void report(const Stamp& now, bool now_writes, const Stamp& before, bool before_wrote, const void* p) {
-  std::string text = std::string("race: ") + name(now, now_writes) + " of " + (in_shared(p) ? "shared" : "device") +
-                     " memory, not ordered after the " + name(before, before_wrote) + " by thread " +
-                     std::to_string(before.thread) + (before.epoch < block_epoch ? " of another block" : "") + " at " +
-                     source_of(before);
-  fail(source_of(now), text);
+std::string conflict(const Stamp& now, bool now_writes, const Stamp& before, bool before_wrote, const void* p) {
+  return std::string("race: ") + name(now, now_writes) + " of " + (in_shared(p) ? "shared" : "device") +
+         " memory, not ordered after the " + name(before, before_wrote) + " by thread " +
+         std::to_string(before.thread) + (before.epoch < block_epoch ? " of another block" : "") + " at " +
+         source_of(before);
+}
+
+std::string in_flight(const Stamp& now, bool writes, const Stamp& issue) {
+  return std::string("race: ") + name(now, writes) + " of shared memory while the cp.async at " + source_of(issue) +
+         " may still write it: no cp.async wait before";
 }
 
 void check_cell(Cell& cell, const Stamp& now, Access kind, const void* p) {
@@ -80,10 +84,10 @@ void check_cell(Cell& cell, const Stamp& now, Access kind, const void* p) {
   const bool writes = kind != Access::read;
   const bool overlaps = (cell.write.bytes & now.bytes) != 0;
   if (cell.write.in_flight && kind != Access::land && overlaps && cell.write.epoch >= block_epoch)
-    fail(source_of(now), std::string("race: ") + name(now, writes) + " of shared memory while the cp.async at " +
-                             source_of(cell.write) + " may still write it: no cp.async wait before");
+    fail(source_of(now), in_flight(now, writes, cell.write));
   auto conflicts = [&](const Stamp& s) { return (s.bytes & now.bytes) && !happened_before(s, now.thread, shared); };
-  if (conflicts(cell.write) && !(cell.write.atomic && now.atomic)) report(now, writes, cell.write, true, p);
+  if (conflicts(cell.write) && !(cell.write.atomic && now.atomic))
+    fail(source_of(now), conflict(now, writes, cell.write, true, p));
   if (!writes) {
     if (cell.reader.epoch >= block_epoch && cell.reader.thread / kWarp != now.thread / kWarp)
       cell.other_reader = cell.reader;
@@ -91,7 +95,7 @@ void check_cell(Cell& cell, const Stamp& now, Access kind, const void* p) {
     return;
   }
   for (const Stamp& s : {cell.reader, cell.other_reader})
-    if (conflicts(s)) report(now, writes, s, false, p);
+    if (conflicts(s)) fail(source_of(now), conflict(now, writes, s, false, p));
   cell.write = now;
 }
 

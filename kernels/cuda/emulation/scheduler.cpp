@@ -5,17 +5,19 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
-#include <string_view>
 
 #include "engine/base/error.h"
 #include "kernels/cuda/emulation/context.h"
+#include "kernels/cuda/emulation/fault.h"
 #include "kernels/cuda/emulation/memory.h"
 #include "kernels/cuda/emulation/observer.h"
+#include "kernels/cuda/emulation/place.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -72,17 +74,6 @@ struct Barrier {
   Arrivals last = {};
 };
 
-std::string where(const Location& at) { return std::string(at.file_name()) + ":" + std::to_string(at.line()); }
-
-bool same_place(const char* op, const Location& at, const char* other_op, const Location& other) {
-  return at.line() == other.line() && std::string_view(op) == other_op &&
-         std::string_view(at.file_name()) == other.file_name();
-}
-
-std::string triple(const uint3& v) {
-  return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
-}
-
 std::uint64_t initial_seed() {
   const char* text = std::getenv("CALD_EMULATION_SEED");
   return text ? std::strtoull(text, nullptr, 10) : 0;
@@ -94,7 +85,7 @@ class Scheduler {
   Thread* current = nullptr;
 
   void run(const Grid& grid, const std::function<void()>& body);
-  [[noreturn]] void fail(const std::string& where, const std::string& what);
+  [[noreturn]] void fail(std::string&& where, std::string&& what);
   Arrivals barrier(const char* op, int predicate, const Location& at);
   void collective(const char* op, unsigned mask, void* arg, Finish finish, const Location& at);
   Warp& warp() { return warps_[current->linear / kWarp]; }
@@ -157,6 +148,7 @@ void Scheduler::order(std::vector<T>& items) {
 
 void Scheduler::run(const Grid& grid, const std::function<void()>& body) {
   if (!stacks_) make_stacks();
+  catch_faults();
   random_.seed(seed);
   blockDim = grid.threads;
   gridDim = grid.blocks;
@@ -273,8 +265,11 @@ void Scheduler::release(std::vector<unsigned> threads, bool at_once) {
   ready_.insert(at_once ? ready_.begin() : ready_.end(), threads.begin(), threads.end());
 }
 
-void Scheduler::fail(const std::string& at, const std::string& what) {
-  failure_ = at + ": " + what + ", block " + triple(blockIdx) + " thread " + triple(current->index);
+void Scheduler::fail(std::string&& at, std::string&& what) {
+  {
+    const std::string place = std::move(at), text = std::move(what);
+    failure_ = place + ": " + text + ", block " + triple(blockIdx) + " thread " + triple(current->index);
+  }
   switch_to(*current, host_);
   std::abort();  // nobody switches back to a failed thread
 }
@@ -282,10 +277,7 @@ void Scheduler::fail(const std::string& at, const std::string& what) {
 Arrivals Scheduler::barrier(const char* op, int predicate, const Location& at) {
   Thread& me = *current;
   Barrier& b = barrier_;
-  if (b.op && !same_place(op, at, b.op, b.at))
-    fail(where(at), std::string("divergent barrier: this thread is at ") + op + " while " +
-                        std::to_string(b.waiting.size()) + " threads of its block wait at " + where(b.at) + " in " +
-                        b.op);
+  if (b.op && !same_place(op, at, b.op, b.at)) fail(where(at), divergence("barrier", op, b.waiting.size(), b.op, b.at));
   b.op = me.waits_in = op;
   b.at = me.waits_at = at;
   b.chosen += predicate != 0;
@@ -317,8 +309,7 @@ void Scheduler::collective(const char* op, unsigned mask, void* arg, Finish fini
     *meeting = {mask, 0, op, at, finish, {}};
   }
   if (!same_place(op, at, meeting->op, meeting->at))
-    fail(where(at), std::string("divergent warp: this lane is at ") + op + " while lanes of the same mask wait at " +
-                        where(meeting->at) + " in " + meeting->op);
+    fail(where(at), divergence("warp", op, std::popcount(meeting->arrived), meeting->op, meeting->at));
   meeting->arrived |= 1u << me.lane;
   meeting->args[me.lane] = arg;
   me.waits_in = op;
@@ -375,8 +366,8 @@ void Scheduler::report_deadlock() {
 std::uint64_t schedule_seed() { return scheduler().seed; }
 void set_schedule_seed(std::uint64_t seed) { scheduler().seed = seed; }
 void run_grid(const Grid& grid, const std::function<void()>& body) { scheduler().run(grid, body); }
-void fail(const Location& at, const std::string& what) { scheduler().fail(where(at), what); }
-void fail(const std::string& at, const std::string& what) { scheduler().fail(at, what); }
+void fail(const Location& at, std::string&& what) { scheduler().fail(where(at), std::move(what)); }
+void fail(std::string&& at, std::string&& what) { scheduler().fail(std::move(at), std::move(what)); }
 bool in_kernel() { return scheduler().current != nullptr; }
 Arrivals block_barrier(const char* op, int predicate, const Location& at) {
   return scheduler().barrier(op, predicate, at);

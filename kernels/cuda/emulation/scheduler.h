@@ -34,9 +34,10 @@ struct Grid {
 /// thread fails, threads wait at different barriers, or all that are left wait for each other.
 void run_grid(const Grid& grid, const std::function<void()>& body);
 
-/// Ends the kernel: run_grid throws. Only from a running CUDA thread.
-[[noreturn]] void fail(const Location& at, const std::string& what);
-[[noreturn]] void fail(const std::string& where, const std::string& what);
+/// Ends the kernel: run_grid throws. Only from a running CUDA thread, whose stack is left as it is: no destructor of
+/// its frames runs, so the strings are taken over, and nothing else there may own memory.
+[[noreturn]] void fail(const Location& at, std::string&& what);
+[[noreturn]] void fail(std::string&& where, std::string&& what);
 
 /// Whether a CUDA thread is running now.
 bool in_kernel();
