@@ -1,0 +1,194 @@
+// The program as a user runs it: hidden states against transformers', and bad input of every kind.
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "data/safetensors.h"
+#include "tests/data/temp_folder.h"
+
+namespace cald {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kGolden = std::string(CALD_SOURCE_DIR) + "/tests/golden/";
+
+struct Result {
+  int code;
+  std::string out, err;
+};
+
+/// Runs `cald ARGUMENTS` through the shell, in `folder`.
+Result cald(const TempFolder& folder, const std::string& arguments, const std::string& before = "") {
+  const std::string program = std::string(CALD_BINARY_DIR) + "/cald";
+  const std::string out = folder / "stdout.txt", err = folder / "stderr.txt";
+  const std::string command = "cd '" + folder.path() + "' && " + before + " '" + program + "' " + arguments + " >'" +
+                              out + "' 2>'" + err + "' </dev/null";
+  const int status = std::system(command.c_str());
+  Result r{WIFEXITED(status) ? WEXITSTATUS(status) : -1, content_of(out), content_of(err)};
+  fs::remove(out);
+  fs::remove(err);
+  return r;
+}
+
+std::vector<float> read(const SafetensorsFile& file, const std::string& name) {
+  const TensorInfo* t = file.find(name);
+  if (t == nullptr) throw std::runtime_error(name + " is missing");
+  std::vector<float> v(static_cast<std::size_t>(t->numel()));
+  file.read_f32(*t, v.data());
+  return v;
+}
+
+TEST(States, AgreeWithTransformersOnEveryCheckpoint) {
+  int compared = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(kGolden + "models")) {
+    const std::string io = entry.path().string(), file_name = entry.path().filename().string();
+    if (file_name.rfind("io", 0) != 0) continue;
+    TempFolder folder;
+    const Result r = cald(
+        folder, "states '" + entry.path().parent_path().string() + "' --input '" + io + "' --output o.safetensors");
+    ASSERT_EQ(r.code, 0) << io << ": " << r.err;
+    const SafetensorsFile want(io), got(folder / "o.safetensors");
+    std::vector<std::int64_t> mask(static_cast<std::size_t>(want.find("attention_mask")->numel()));
+    want.read_i64(*want.find("attention_mask"), mask.data());
+    for (const TensorInfo& t : want.tensors()) {
+      const bool states = t.name.rfind("hidden_states.", 0) == 0;
+      if (!states && t.name != "logits") continue;
+      const std::vector<float> a = read(want, t.name), b = read(got, t.name);
+      ASSERT_EQ(a.size(), b.size()) << t.name;
+      const std::size_t per_position = states ? a.size() / mask.size() : 0;
+      float largest = 0, error = 0;
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        if (states && !mask[i / per_position]) continue;
+        largest = std::max(largest, std::abs(a[i]));
+        error = std::max(error, std::abs(a[i] - b[i]));
+      }
+      EXPECT_LE(error, 3e-6f * largest) << io << " " << t.name;  // a few roundings of f32 in each layer
+      ++compared;
+    }
+  }
+  EXPECT_GE(compared, 40);
+}
+
+struct BadCase {
+  const char* name;
+  std::string arguments;
+  int code;
+  const char* message;
+};
+
+/// Writes the files that the cases below name.
+void make_inputs(const TempFolder& f) {
+  f.put("good.tsv", "sentence\tlabel\na good film\t1\nthe plot is bad\t0\n");
+  f.put("no-column.tsv", "words\tlabel\na good film\t1\n");
+  f.put("label.tsv", "sentence\tlabel\na good film\t7\n");
+  f.put("broken.tsv", "sentence\tlabel\nfine\t1\na \xff film\t1\n");
+  f.put("empty.tsv", "");
+  f.put("typo.json", R"({"learning-rat": 1e-4})");
+  f.put("both.json", R"({"steps": 3, "epochs": 2})");
+  fs::copy(kGolden + "models/bert_h36", f / "cut");
+  fs::resize_file(f / "cut/model.safetensors", 2000);
+  fs::copy(kGolden + "models/bert_h36", f / "no-vocab");
+  fs::remove(f / "no-vocab/vocab.txt");
+  fs::copy(kGolden + "models/bert_h36", f / "wide");
+  std::string config = content_of(f / "wide/config.json");
+  config.replace(config.find("\"intermediate_size\": 56"), 23, "\"intermediate_size\": 57");
+  f.put("wide/config.json", config);
+}
+
+TEST(Program, BadInputGivesOneLineAnExitCodeAndLeavesNothing) {
+  TempFolder f;
+  make_inputs(f);
+  const std::string model = "'" + kGolden + "models/bert_h36'",
+                    teacher = "'" + kGolden + "steps/models/bert_finetuned/waypoints/2'";
+  const std::string run = " --output run --steps 2 --max-length 20 --threads 1";
+  const BadCase cases[] = {
+      {"truncated weights", "finetune cut --train good.tsv" + run, 1, "model.safetensors"},
+      {"config and tensors disagree", "finetune wide --train good.tsv" + run, 1, "wanted [57, 36]"},
+      {"no vocabulary", "finetune no-vocab --train good.tsv" + run, 1, "no-vocab"},
+      {"no column", "finetune " + model + " --train no-column.tsv" + run, 1, "'words'"},
+      {"unknown label", "finetune " + model + " --train label.tsv" + run, 1, "label.tsv:2"},
+      {"broken UTF-8", "finetune " + model + " --train broken.tsv" + run, 1, "broken.tsv:3"},
+      {"empty file", "finetune " + model + " --train empty.tsv" + run, 1, "empty.tsv"},
+      {"no file", "finetune " + model + " --train nowhere.tsv" + run, 1, "nowhere.tsv"},
+      {"too long", "finetune " + model + " --train good.tsv --max-length 600 --output run --steps 2", 2,
+       "33 positions"},
+      {"misspelt key", "finetune " + model + " --recipe typo.json --train good.tsv" + run, 2, "learning-rate"},
+      {"misspelt flag", "finetune " + model + " --train good.tsv --learning-rat 1" + run, 2, "learning-rate"},
+      {"contradiction", "finetune " + model + " --recipe both.json --train good.tsv --output run", 2, "epochs"},
+      {"teacher without a teacher's mode",
+       "convert " + model + " --mode unguided --teacher " + teacher + " --train good.tsv" + run, 2, "teacher"},
+      {"no mixer", "convert " + model + " --mode unguided --mixer linformr --train good.tsv" + run, 2, "linformer"},
+      {"no layer", "convert " + model + " --mode unguided --layers 5 --train good.tsv" + run, 2, "0 to 1"},
+      {"no GPU", "finetune " + model + " --device cuda --train good.tsv" + run, 1, "CUDA"},
+      {"over budget", "finetune " + model + " --memory-budget 10KiB --train good.tsv" + run, 2, "memory-budget"},
+      {"no command", "fintune", 2, "finetune"},
+      {"no model", "evaluate nowhere --data good.tsv", 1, "nowhere"},
+  };
+  const std::set<std::string> before = f.names();
+  for (const BadCase& c : cases) {
+    const Result r = cald(f, c.arguments);
+    EXPECT_EQ(r.code, c.code) << c.name << ": " << r.err;
+    EXPECT_CONTAINS(r.err, c.message) << c.name;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << c.name << ": " << r.err;
+    EXPECT_EQ(f.names(), before) << c.name;
+    fs::remove_all(f / "run");
+  }
+}
+
+TEST(Program, ANonFiniteLossStopsTheRunAndNamesTheOp) {
+  TempFolder f;
+  make_inputs(f);
+  const Result r =
+      cald(f, "finetune '" + kGolden + "models/bert_h36' --train good.tsv --output run --steps 9 --max-length 20" +
+                  " --learning-rate 1e30 --warmup 0 --checkpoint-every 1 --threads 1");
+  EXPECT_EQ(r.code, 1);
+  EXPECT_CONTAINS(r.err, "first op");
+  EXPECT_CONTAINS(r.err, "checkpoint");
+  EXPECT_TRUE(fs::exists(f / "run/checkpoint/state.json"));
+}
+
+TEST(Program, AFullDiskIsOneLineAndLeavesNoHalfFile) {
+  TempFolder f;
+  make_inputs(f);
+  // A limit on file sizes fails writes the way a full disk does.
+  const Result r = cald(
+      f,
+      "finetune '" + kGolden + "models/bert_h36' --train good.tsv --output run --steps 2 --max-length 20 --threads 1",
+      "trap '' XFSZ; ulimit -f 20;");
+  EXPECT_EQ(r.code, 1);
+  EXPECT_CONTAINS(r.err, "run/");
+  for (const auto& e : fs::recursive_directory_iterator(f / "run"))
+    EXPECT_EQ(e.path().string().find(".tmp"), std::string::npos) << e.path();
+}
+
+TEST(Program, ConvertsEvaluatesPredictsAndReports) {
+  TempFolder f;
+  make_inputs(f);
+  const std::string model = "'" + kGolden + "models/bert_h36'";
+  Result r = cald(f, "convert " + model + " --mode unguided --mixer linformer --mixer-k 4 --steps 0 --output student");
+  ASSERT_EQ(r.code, 0) << r.err;
+  r = cald(f, "convert " + model +
+                  " --mode trajectory --student student/model --train good.tsv --dev good.tsv --steps 3 --max-length "
+                  "20 --output run");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(fs::exists(f / "run/report.html"));
+  r = cald(f, "evaluate run/model good.tsv --json e.json");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_CONTAINS(r.out, "of 2 examples");
+  EXPECT_CONTAINS(content_of(f / "e.json"), "predictions");
+  r = cald(f, "predict run/model 'a good film'");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_CONTAINS(r.out, "LABEL_0=");
+  r = cald(f, "inspect run/model");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_CONTAINS(r.out, "linformer");
+  r = cald(f, "plan " + model + " --mode unguided --mixer-k 4 --train good.tsv --max-length 20 --memory-budget 4MiB");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_CONTAINS(r.out, "largest batch");
+}
+
+}  // namespace
+}  // namespace cald
