@@ -12,39 +12,54 @@
 HWY_BEFORE_NAMESPACE();
 namespace cald::HWY_NAMESPACE {
 
-/// x Phi(x) and Phi(x) + x phi(x), with the normal distribution Phi and its density phi.
+/// x Phi(x) and Phi(x) + x phi(x), with the normal distribution Phi and its density phi. In terms of the upper tail Q,
+/// the value is max(x, 0) - |x| Q(|x|), and the slope 1 - h for x >= 0 and h below with h = Q(|x|) - |x| phi(x).
 struct Gelu {
+  /// |x|, beyond 13 (where |x| Q < 1e-37) as 13. The order of the operands keeps a NaN.
+  static HWY_INLINE FloatVec magnitude(Floats d, FloatVec x) { return Min(Set(d, 13.0f), Abs(x)); }
   static HWY_INLINE FloatVec value(Floats d, FloatVec x) {
     FloatVec gauss;
-    const FloatVec e = erf(d, Mul(x, Set(d, 0.70710678f)), &gauss);
-    const FloatVec half = Mul(x, Set(d, 0.5f));
-    return MulAdd(half, e, half);
+    const FloatVec a = magnitude(d, x), tail = normal_tail(d, a, &gauss);
+    return NegMulAdd(a, tail, Max(Zero(d), x));
   }
   static HWY_INLINE FloatVec slope(Floats d, FloatVec x) {
     FloatVec gauss;
-    const FloatVec e = erf(d, Mul(x, Set(d, 0.70710678f)), &gauss), half = Set(d, 0.5f);
-    const FloatVec phi = Mul(gauss, Set(d, 0.39894228f));
-    return MulAdd(x, phi, MulAdd(half, e, half));
+    const FloatVec a = magnitude(d, x), tail = normal_tail(d, a, &gauss);
+    const FloatVec h = NegMulAdd(a, Mul(gauss, Set(d, 0.39894228f)), tail);
+    return IfThenElse(Lt(x, Zero(d)), h, Sub(Set(d, 1.0f), h));
   }
 };
 
-/// 0.5 x (1 + tanh(u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
-struct GeluTanh {
-  static constexpr float kA = 0.79788456f, kB = 0.044715f;
-  static HWY_INLINE FloatVec inner(Floats d, FloatVec x) {
-    const FloatVec cubed = Mul(Mul(x, x), x);
-    return Tanh(d, Mul(Set(d, kA), MulAdd(Set(d, kB), cubed, x)));
-  }
+/// x s and s (1 + x u' (1 - s)) with s = 1 / (1 + e^-u), u(x) as F says. 1 - s is taken as e^-u s, which loses nothing
+/// where s is near 1.
+template <class F>
+struct Gated {
   static HWY_INLINE FloatVec value(Floats d, FloatVec x) {
-    const FloatVec half = Mul(x, Set(d, 0.5f));
-    return MulAdd(half, inner(d, x), half);
+    x = Max(Set(d, F::kLeast), x);  // in this order of operands a NaN stays
+    return Div(x, Add(Set(d, 1.0f), exp_of(d, Neg(F::inner(d, x)))));
   }
   static HWY_INLINE FloatVec slope(Floats d, FloatVec x) {
-    x = Max(Set(d, -20.0f), Min(Set(d, 20.0f), x));  // x^2 must stay finite; a NaN stays one in this order
-    const FloatVec one = Set(d, 1.0f), half = Set(d, 0.5f), t = inner(d, x);
-    const FloatVec du = Mul(Set(d, kA), MulAdd(Set(d, 3 * kB), Mul(x, x), one));
-    const FloatVec sech2 = Mul(Sub(one, t), Add(one, t));
-    return MulAdd(Mul(Mul(half, x), sech2), du, MulAdd(half, t, half));
+    x = Max(Set(d, F::kLeast), Min(Set(d, 80.0f), x));  // the slope is 1 beyond 80
+    const FloatVec one = Set(d, 1.0f), e = exp_of(d, Neg(F::inner(d, x))), s = Div(one, Add(one, e));
+    return Mul(s, MulAdd(Mul(x, F::inner_slope(d, x)), Mul(e, s), one));
+  }
+};
+
+struct SiluGate {
+  static constexpr float kLeast = -80.0f;  // below it value and slope are 0 but for 1e-33, and e^-u leaves f32
+  static HWY_INLINE FloatVec inner(Floats, FloatVec x) { return x; }
+  static HWY_INLINE FloatVec inner_slope(Floats d, FloatVec) { return Set(d, 1.0f); }
+};
+
+/// 0.5 x (1 + tanh(u / 2)), u = 2 sqrt(2 / pi) (x + 0.044715 x^3), and 0.5 (1 + tanh(u / 2)) = 1 / (1 + e^-u).
+struct GeluTanhGate {
+  static constexpr float kLeast = -9.5f;  // u = -76
+  static constexpr float kA = 1.5957691f, kB = 0.044715f;
+  static HWY_INLINE FloatVec inner(Floats d, FloatVec x) {
+    return Mul(Mul(Set(d, kA), x), MulAdd(Mul(x, x), Set(d, kB), Set(d, 1.0f)));
+  }
+  static HWY_INLINE FloatVec inner_slope(Floats d, FloatVec x) {
+    return MulAdd(Mul(x, x), Set(d, 3 * kA * kB), Set(d, kA));
   }
 };
 
@@ -62,21 +77,6 @@ struct HyperbolicTangent {
   }
 };
 
-/// x s and s (1 + x (1 - s)), s = 1 / (1 + e^-x). 1 - s is taken as e^-x s, which loses nothing where s is near 1.
-struct Silu {
-  /// Below -80 both are 0 but for 1e-33, while e^-x leaves f32. The order of the operands keeps a NaN.
-  static HWY_INLINE FloatVec clamped(Floats d, FloatVec x) { return Max(Set(d, -80.0f), x); }
-  static HWY_INLINE FloatVec value(Floats d, FloatVec x) {
-    x = clamped(d, x);
-    return Div(x, Add(Set(d, 1.0f), Exp(d, Neg(x))));
-  }
-  static HWY_INLINE FloatVec slope(Floats d, FloatVec x) {
-    x = clamped(d, x);
-    const FloatVec one = Set(d, 1.0f), e = Exp(d, Neg(x)), s = Div(one, Add(one, e));
-    return Mul(s, MulAdd(x, Mul(e, s), one));
-  }
-};
-
 /// fn(F{}) with the function's struct.
 template <class Fn>
 HWY_INLINE void with_activation(Activation f, Fn fn) {
@@ -84,13 +84,13 @@ HWY_INLINE void with_activation(Activation f, Fn fn) {
     case Activation::gelu:
       return fn(Gelu{});
     case Activation::gelu_tanh:
-      return fn(GeluTanh{});
+      return fn(Gated<GeluTanhGate>{});
     case Activation::relu:
       return fn(Relu{});
     case Activation::tanh:
       return fn(HyperbolicTangent{});
     case Activation::silu:
-      return fn(Silu{});
+      return fn(Gated<SiluGate>{});
   }
 }
 

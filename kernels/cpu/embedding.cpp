@@ -5,10 +5,10 @@
 
 // After simd.h, which includes this file once for each target.
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "kernels/cpu/parallel.h"
+#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -101,13 +101,7 @@ void run<Device::cpu>(Exec& exec, const EmbeddingBackward& a) {
     throw Error("embedding_backward: dy " + a.dy.shape.str() + " does not fit ids " + a.ids.shape.str() +
                 " and a table " + table.shape.str());
   const auto row_of_table = [&](std::int64_t i) { return table.f32() + i * table.row_stride(); };
-  if (!a.dtable.add) {
-    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / std::max<std::int64_t>(cols, 1));
-    parallel_for(exec, table.rows(), grain, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i)
-        std::memset(row_of_table(i), 0, static_cast<std::size_t>(cols) * sizeof(float));
-    });
-  }
+  if (!a.dtable.add) run<Device::cpu>(exec, Fill{table, 0.0f});
   // Each thread owns some columns (whole cache lines of 16) and takes the rows in their order. So no two threads meet,
   // nothing is sorted, and a table of two rows is shared as evenly as one of thirty thousand.
   constexpr std::int64_t kLine = 16;

@@ -107,32 +107,27 @@ void norm_row_backward(const NormRowBackward& r) {
   const FloatVec vmean = Set(d, r.mean), vrstd = Set(d, r.rstd);
   const auto xhat = [&](std::int64_t i, auto part)
                         HWY_ATTR { return Mul(Sub(load(d, r.sum + i, part), vmean), vrstd); };
-  const auto weighted = [&](std::int64_t i, auto part) HWY_ATTR {
-    const FloatVec dy = load(d, r.dy + i, part);
-    return r.weight != nullptr ? Mul(dy, load(d, r.weight + i, part)) : dy;
-  };
-  if (r.dweight != nullptr)
-    each_vector(d, r.n, [&](std::int64_t i, auto part) HWY_ATTR {
-      const FloatVec v = MulAdd(load(d, r.dy + i, part), xhat(i, part), load(d, r.dweight + i, part));
-      store(d, v, r.dweight + i, part);
-    });
-  if (r.dbias != nullptr)
-    each_vector(d, r.n, [&](std::int64_t i, auto part) HWY_ATTR {
-      store(d, Add(load(d, r.dbias + i, part), load(d, r.dy + i, part)), r.dbias + i, part);
-    });
+  const auto weighted = [&](std::int64_t i, auto part, FloatVec dy)
+                            HWY_ATTR { return r.weight != nullptr ? Mul(dy, load(d, r.weight + i, part)) : dy; };
+  FloatVec sum_g = Zero(d), sum_gx = Zero(d);
+  each_vector(d, r.n, [&](std::int64_t i, auto part) HWY_ATTR {
+    const FloatVec dy = load(d, r.dy + i, part), h = xhat(i, part);
+    const FloatVec g = weighted(i, part, dy);  // 0 in lanes that are not there
+    sum_g = Add(sum_g, g);
+    sum_gx = MulAdd(g, h, sum_gx);
+    if (r.dweight != nullptr) store(d, MulAdd(dy, h, load(d, r.dweight + i, part)), r.dweight + i, part);
+    if (r.dbias != nullptr) store(d, Add(load(d, r.dbias + i, part), dy), r.dbias + i, part);
+  });
   if (r.dx == nullptr && r.dresidual == nullptr) return;
-  const auto count = static_cast<float>(r.n);
-  const FloatVec c1 = Set(d, sum_terms(r.n, weighted) / count);
-  const FloatVec c2 = Set(d, sum_terms(r.n, [&](std::int64_t i, auto part) HWY_ATTR {
-                               return Mul(weighted(i, part), xhat(i, part));
-                             }) / count);
+  const FloatVec inverse = Set(d, 1.0f / static_cast<float>(r.n));
+  const FloatVec c1 = Mul(SumOfLanes(d, sum_g), inverse), c2 = Mul(SumOfLanes(d, sum_gx), inverse);
   const std::uint32_t threshold = r.dropout ? r.dropout->threshold() : 0;
   const float scale = r.dropout ? r.dropout->scale() : 1.0f;
   const auto write = [&](FloatVec v, float* to, bool add, auto part)
                          HWY_ATTR { store(d, add ? Add(load(d, to, part), v) : v, to, part); };
   each_with_words(r.dx != nullptr ? r.dropout : nullptr, r.sample, r.position, r.n,
                   [&](std::int64_t i, auto part, const std::uint32_t* words) HWY_ATTR {
-                    const FloatVec centred = Sub(weighted(i, part), c1);
+                    const FloatVec centred = Sub(weighted(i, part, load(d, r.dy + i, part)), c1);
                     const FloatVec ds = Mul(vrstd, NegMulAdd(xhat(i, part), c2, centred));
                     // x and residual may be one tensor: dresidual sets, then dx adds.
                     if (r.dresidual != nullptr) write(ds, r.dresidual + i, r.add_dresidual, part);
