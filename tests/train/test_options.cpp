@@ -273,6 +273,11 @@ TEST(Options, PresetsFillWhatIsNotSet) {
   EXPECT_TRUE(*o.kd_squared);
   EXPECT_EQ(o.ld_reduce, Reduce::sum);
   EXPECT_FALSE(*o.ld_pads);
+  o = {};
+  o.ld_pads = o.ld_embeddings = false;
+  resolve_preset(o);
+  EXPECT_FALSE(*o.ld_pads || *o.ld_embeddings);
+  EXPECT_TRUE(*o.kd_squared);
 }
 
 TEST(NearestName, CountsEditsAndSwaps) {
