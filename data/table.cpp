@@ -43,6 +43,7 @@ Table Table::read(const std::string& path, std::size_t* short_rows) {
   Table t;
   t.path_ = path;
   t.short_rows_ = short_rows;
+  if (short_rows) *short_rows = 0;
   const bool arrow = path.ends_with(".arrow");  // which is mapped instead of read
   std::string text = arrow ? "" : read_text_file(path, kMaxFileBytes);
   if (text.compare(0, 3, "\xEF\xBB\xBF") == 0) text.erase(0, 3);  // a byte order mark is no part of a column's name

@@ -67,6 +67,16 @@ TEST(Table, JsonLinesHaveTheFirstLinesKeys) {
   EXPECT_TRUE(t.where(1).ends_with("a.jsonl:3"));
 }
 
+TEST(Table, ArrowRowsCountAsLines) {
+  const std::string folder = CALD_SOURCE_DIR "/tests/golden/arrow/";
+  const Table t = Table::read(folder + "pairs.arrow");
+  EXPECT_EQ(t.columns(), (std::vector<std::string>{"sentence1", "sentence2", "label", "idx"}));
+  EXPECT_EQ(cells_of(t), (Cells{{"One first .", "One second .", "0", "8"}, {"Two first .", "Two second .", "1", "9"}}));
+  EXPECT_TRUE(t.where(1).ends_with("pairs.arrow:2"));
+  EXPECT_CONTAINS(error_of([&] { Table::read(folder + "types.arrow"); }),
+                  "types.arrow:1: the value of column 'large' is null");
+}
+
 TEST(Table, AMissingColumnListsThoseThereAre) {
   const Table t = read("a.tsv", "sentence\tlabel\nx\t1\n");
   EXPECT_CONTAINS(error_of([&] { t.column("text"); }),
@@ -101,7 +111,7 @@ TEST(Table, WithoutExamplesThereIsNoTable) {
 }
 
 TEST(Table, ShortRowsAreCountedWhereAsked) {
-  std::size_t short_rows = 0;
+  std::size_t short_rows = 9;  // what was there doesn't count
   const Table t = read("a.tsv", "a\tb\n1\n2\t3\n4\n", &short_rows);
   EXPECT_EQ(cells_of(t), (Cells{{"2", "3"}}));
   EXPECT_EQ(short_rows, 2u);
