@@ -40,8 +40,6 @@
 
 #include "hwy/highway.h"
 
-#include "hwy/contrib/math/math-inl.h"
-
 // Included once for each target, hence no #pragma once (Highway's own idiom).
 #if defined(CALD_KERNELS_CPU_SIMD_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef CALD_KERNELS_CPU_SIMD_H
