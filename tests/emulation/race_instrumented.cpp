@@ -99,6 +99,32 @@ TEST(Race, DeviceMemory) {
   check(cuda::launch(neighbouring_bytes, {dim3(1), dim3(64)}, bytes.get(), halves.get()));
 }
 
+/// The last block to arrive adds up what the others have left in `partial`.
+template <bool kFence>
+__global__ void last_block_sums(float* partial, int* arrived, float* sum) {
+  CALD_SHARED(int, last, [1]);
+  if (threadIdx.x == 0) {
+    partial[blockIdx.x] = 1;
+    if (kFence) __threadfence();
+    last[0] = atomicAdd(arrived, 1) == static_cast<int>(gridDim.x) - 1;
+  }
+  __syncthreads();
+  if (!last[0]) return;
+  if (threadIdx.x < gridDim.x) atomicAdd(sum, partial[threadIdx.x]);
+}
+
+TEST(Race, FencesOrderBlocks) {
+  with_every_schedule([] {
+    Buffer<float> partial(5), sum(std::vector<float>{0});
+    Buffer<int> arrived(std::vector<int>{0, 0});
+    check(cuda::launch(last_block_sums<true>, {dim3(5), dim3(8)}, partial.get(), arrived.get(), sum.get()));
+    EXPECT_EQ(sum.read()[0], 5);
+    expect_failure(
+        cuda::launch(last_block_sums<false>, {dim3(5), dim3(8)}, partial.get(), arrived.get() + 1, sum.get()),
+        {"race: read of device memory", "of another block"});
+  });
+}
+
 TEST(Race, MissingWaitForAnAsyncCopy) {
   with_every_schedule([] {
     Buffer<float4> x(5 * 32);

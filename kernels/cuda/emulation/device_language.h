@@ -38,6 +38,7 @@ inline void __syncwarp(unsigned mask = ~0u, CALD_EMULATION_AT) {
   cald::emulation::collective("__syncwarp", mask, nullptr, nullptr, at);
 }
 inline void __threadfence_block() {}
+inline void __threadfence() { cald::emulation::note_fence(); }
 
 // ---- shuffles and votes ----
 namespace cald::emulation {

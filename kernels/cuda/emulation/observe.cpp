@@ -37,6 +37,7 @@ class Listener : public Observer {
     race::warp_met(first, lanes);
     traffic::warp_met(first, lanes);
   }
+  void fence(unsigned thread) override { race::fence(thread); }
   void access(unsigned thread, const void* p, std::size_t bytes, Access kind, const void* pc) override {
     if (in_shared(p) ? !shared_memory::holds(p, bytes) : !device_holds(p, bytes))
       fail(source_line(pc), in_shared(p) ? "access outside the block's shared memory" : "access outside device memory");

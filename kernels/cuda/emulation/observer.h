@@ -22,6 +22,8 @@ class Observer {
   virtual void barrier() = 0;
   /// Lanes of the warp whose first thread is `first` have met.
   virtual void warp_met(unsigned first, unsigned lanes) = 0;
+  /// Thread `thread` has called __threadfence.
+  virtual void fence(unsigned thread) = 0;
   /// Thread `thread` of the running block touches [p, p + bytes) of shared or device memory from the code at `pc`.
   virtual void access(unsigned thread, const void* p, std::size_t bytes, Access kind, const void* pc) = 0;
 };
@@ -32,5 +34,6 @@ inline Observer* observer = nullptr;
 void note_access(const void* p, std::size_t bytes, Access kind, const void* pc);
 /// An atomic access by the caller of this function.
 void note_atomic(const void* p, std::size_t bytes);
+void note_fence();
 
 }  // namespace cald::emulation

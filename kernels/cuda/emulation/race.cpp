@@ -4,12 +4,15 @@
 // thread and the thread's own clock. It happened before the running thread's next step if
 //   - an older launch made it, or a barrier of this block has passed since, or
 //   - the same thread made it, or
-//   - a lane of the same warp made it, at a time that this lane has learnt at a warp collective since.
+//   - a lane of the same warp made it, at a time that this lane has learnt at a warp collective since, or
+//   - another block made it before a __threadfence, after which it updated a word atomically that this block has
+//     updated since.
 #include "kernels/cuda/emulation/race.h"
 
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/base/error.h"
@@ -25,7 +28,7 @@ constexpr std::size_t kCellBytes = 2;  // of memory that one shadow cell watches
 
 struct Stamp {
   std::uint64_t epoch : 32, thread : 10, clock : 17, bytes : 2, atomic : 1, in_flight : 1, : 1;
-  std::uint32_t code;  // of the access, relative to arena_code(); epoch 0: none
+  std::uint32_t code;  // of the access, relative to code_base(); epoch 0: none
 };
 
 // Two readers are kept, the last and the last of another warp: whatever thread writes next without a barrier between,
@@ -38,8 +41,24 @@ struct Clock {
   std::uint32_t seen[kWarp];  // seen[own lane] is the thread's own time
 };
 
+/// What a block has done before a fence and told by an atomic update: everything in epochs [begin, fence), and what
+/// `thread` itself did up to `update`.
+struct Release {
+  std::uint32_t begin, fence, update;
+  unsigned thread;
+};
+
+/// A release that thread `by` of the running block has learnt of, and with it, after a barrier, the whole block.
+struct Acquired : Release {
+  unsigned by;
+  std::uint32_t since;
+};
+
 std::uint32_t epoch = 0, launch_epoch = 0, block_epoch = 0;
 std::vector<Clock> clocks;
+std::vector<std::uint32_t> fenced;                           // by thread: the epoch of its last fence, 0: none
+std::unordered_map<const void*, std::vector<Release>> told;  // by the word updated, of the running launch
+std::vector<Acquired> acquired;                              // by the running block
 
 const char* code_base() { return reinterpret_cast<const char*>(&launch_begins); }
 std::uint32_t code_offset(const void* pc) {
@@ -58,9 +77,23 @@ Cell* shadow() {
   return cells;
 }
 
+bool told_to(const Stamp& s, unsigned thread) {
+  return std::any_of(acquired.begin(), acquired.end(), [&](const Acquired& a) {
+    const bool released = s.epoch >= a.begin && (s.epoch < a.fence || (s.thread == a.thread && s.epoch <= a.update));
+    return released && (a.by == thread || a.since < epoch);
+  });
+}
+
+void atomic_update(unsigned thread, const void* p) {
+  if (!told.empty())
+    for (const Release& r : told[p])
+      if (r.begin != block_epoch) acquired.push_back({r, thread, epoch});
+  if (fenced[thread]) told[p].push_back({block_epoch, fenced[thread], epoch, thread});
+}
+
 bool happened_before(const Stamp& s, unsigned thread, bool shared) {
   if (s.epoch < launch_epoch) return true;
-  if (s.epoch < block_epoch) return shared;  // of another block: its shared memory was another object
+  if (s.epoch < block_epoch) return shared || told_to(s, thread);  // another block's shared memory is another object
   if (s.epoch < epoch || s.thread == thread) return true;
   return s.thread / kWarp == thread / kWarp && s.clock <= clocks[thread].seen[s.thread % kWarp];
 }
@@ -104,10 +137,13 @@ void check_cell(Cell& cell, const Stamp& now, Access kind, const void* p) {
 void launch_begins(unsigned threads) {
   launch_epoch = ++epoch;
   clocks.resize(threads);
+  told.clear();
 }
 
 void block_begins() {
   block_epoch = ++epoch;
+  fenced.assign(clocks.size(), 0);
+  acquired.clear();
   for (std::size_t t = 0; t < clocks.size(); ++t) {
     clocks[t] = {};
     clocks[t].seen[t % kWarp] = 1;
@@ -115,6 +151,8 @@ void block_begins() {
 }
 
 void barrier() { ++epoch; }
+
+void fence(unsigned thread) { fenced[thread] = epoch; }
 
 void warp_met(unsigned first, unsigned lanes) {
   Clock joined = {};
@@ -139,6 +177,7 @@ void access(unsigned thread, const void* p, std::size_t bytes, Access kind, cons
   now.atomic = kind == Access::atomic;
   now.in_flight = kind == Access::issue;
   now.code = code_offset(pc);
+  if (now.atomic) atomic_update(thread, p);
   const auto begin = static_cast<std::size_t>(static_cast<const char*>(p) - arena_base);
   for (std::size_t c = begin / kCellBytes; c * kCellBytes < begin + bytes; ++c) {
     const std::size_t first = std::max(begin, c * kCellBytes), last = std::min(begin + bytes, (c + 1) * kCellBytes);

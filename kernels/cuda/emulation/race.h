@@ -12,6 +12,7 @@ void launch_begins(unsigned threads);
 void block_begins();
 void barrier();
 void warp_met(unsigned first, unsigned lanes);
+void fence(unsigned thread);
 /// Fails the kernel at the first race: "file:line: race: ...".
 void access(unsigned thread, const void* p, std::size_t bytes, Access kind, const void* pc);
 

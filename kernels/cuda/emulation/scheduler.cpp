@@ -384,6 +384,10 @@ void note_access(const void* p, std::size_t bytes, Access kind, const void* pc) 
   if (observer && in_kernel()) observer->access(scheduler().current->linear, p, bytes, kind, pc);
 }
 
+void note_fence() {
+  if (observer && in_kernel()) observer->fence(scheduler().current->linear);
+}
+
 void note_atomic(const void* p, std::size_t bytes) {
   note_access(p, bytes, Access::atomic, __builtin_return_address(0));
 }
