@@ -12,7 +12,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace cald::HWY_NAMESPACE {
 
-/// The keys that a block of queries sees: `count` of them from range.begin on, in `padded` (whole panels) columns.
+/// Which keys a query sees: the first seen_by() of the sample's range.
 struct BlockKeys {
   KeyRange range;
   Index offset;  ///< causal: query i sees keys below i + offset (counted from range.begin)
@@ -108,7 +108,8 @@ inline bool prepare_key_gradient(const GradRef& to, const HeadRows& x, const Blo
   return !whole;
 }
 
-/// Head h of sample b. The rows of dk and dv are summed over blocks of queries in their order.
+/// Head h of sample b; y is not needed (see softmax_backward_row). The rows of dk and dv are summed over blocks of
+/// queries in their order.
 void attention_backward(const AttentionBackward& a, const AttentionSizes& n, Index b, Index h, void* memory) {
   const AttentionScratch s(n, a.dropout.active(), true, memory);
   const Index size = n.head_size;

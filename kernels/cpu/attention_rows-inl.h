@@ -17,28 +17,6 @@ namespace cald::HWY_NAMESPACE {
 using Index = std::ptrdiff_t;
 inline constexpr float kInfinity = __builtin_huge_valf();
 
-/// e^x for x <= 0, within 8e-8 relative; 0 below -87, where the result would no longer be normal; NaN for NaN.
-///
-/// x = n ln 2 + r, e^r = 1 + r + r^2 Q(r) with Q a minimax fit of degree 4 on |r| <= ln 2 / 2. Cheaper than Highway's,
-/// since 2^n is one addition to the exponent.
-HWY_INLINE FloatVec exp_nonpositive(FloatVec x) {
-  const Floats d;
-  const RebindToSigned<Floats> di;
-  const auto least = Set(d, -87.0f);
-  const FloatVec bounded = Max(least, x);  // in this order x86 returns x if it is a NaN
-  const FloatVec n = Round(Mul(bounded, Set(d, 1.44269504f)));
-  FloatVec r = NegMulAdd(n, Set(d, 0.693359375f), bounded);
-  r = NegMulAdd(n, Set(d, -2.12194440e-4f), r);
-  FloatVec q = Set(d, 1.38145400e-03f);
-  q = MulAdd(q, r, Set(d, 8.36874512e-03f));
-  q = MulAdd(q, r, Set(d, 4.16683908e-02f));
-  q = MulAdd(q, r, Set(d, 1.66665204e-01f));
-  q = MulAdd(q, r, Set(d, 4.99999934e-01f));
-  const FloatVec e = Add(MulAdd(Mul(q, r), r, r), Set(d, 1.0f));
-  const FloatVec scaled = BitCast(d, Add(BitCast(di, e), ShiftLeft<23>(ConvertTo(di, n))));
-  return IfThenZeroElse(Lt(x, least), scaled);
-}
-
 /// Dropout of one row; without dropout `words` is null.
 struct RowDropout {
   const std::uint32_t* words;
@@ -70,7 +48,7 @@ inline float softmax_row(float* s, Index n, const float* bias, const RowDropout&
   }
   FloatVec sum = Zero(d);
   for (Index j = 0; j < n; j += kMicroLanes) {
-    const FloatVec p = exp_nonpositive(Sub(LoadU(d, s + j), top));
+    const FloatVec p = exp_of(d, Sub(LoadU(d, s + j), top));
     sum = Add(sum, p);
     StoreU(dropout(p, j), d, s + j);
   }
@@ -92,8 +70,7 @@ inline void softmax_backward_row(float* s, float* g, Index n, const float* bias,
   for (Index j = 0; j < n; j += kMicroLanes) {
     FloatVec x = LoadU(d, s + j);
     if (bias) x = Add(x, LoadU(d, bias + j));
-    // lse may lie a rounding error below the only score.
-    const FloatVec p = exp_nonpositive(Min(Sub(x, l), Zero(d)));
+    const FloatVec p = exp_of(d, Sub(x, l));
     const FloatVec dp = dropout(LoadU(d, g + j), j);
     sum = Add(sum, p);
     weighted = MulAdd(p, dp, weighted);
