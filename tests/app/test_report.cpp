@@ -126,6 +126,7 @@ TEST_F(Report, HasEverySectionWithItsFigures) {
                              "layerwise distillation (ld)"})
     EXPECT_TRUE(has(html, figure)) << figure;
   // The row of the run's own mode is the one that stands out, with both figures.
+  EXPECT_TRUE(has(html, "<tr><td>CALD, target</td><td class=\"right\"></td><td class=\"right\">93.3 %</td></tr>"));
   EXPECT_TRUE(has(html,
                   "<tr class=\"marked\"><td>CALD, trajectory</td><td class=\"right\">87.65 %</td><td "
                   "class=\"right\">94.0 %</td></tr>"));
