@@ -24,7 +24,7 @@ struct Attention {
     if (mask) CHECK_SHAPE(mask, {k.dim(0), k.dim(1)});
     Tensor y = f.empty(q.shape());
     Tensor lse = f.empty({q.dim(0), heads, q.dim(1)});
-    f.launch(AttentionForward{q, k, v, mask, samples, y, lse, heads, scale, causal, dropout});
+    f.launch(AttentionForward{q, k, v, mask, samples, y, lse, heads, scale, causal, dropout});  // eq:attention
     f.save(q, k, v, mask, samples, y, lse);
     return y;
   }

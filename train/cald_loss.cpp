@@ -34,7 +34,7 @@ LossTerms cald_loss(Tape& t, const EncoderOutput& student, const Guidance& teach
     terms.ld_by_state.push_back(t.apply(error, student.states[i]));
   }
   const auto n = static_cast<double>(terms.ld_by_state.size());
-  const auto each = static_cast<float>(w.ld_reduce == Reduce::mean ? 1.0 / n : 1.0);
+  const auto each = static_cast<float>(w.ld_reduce == Reduce::mean ? 1.0 / n : 1.0);  // eq:L_LD_states
   for (const Tensor& state : terms.ld_by_state)
     terms.ld = terms.ld ? t.apply(WeightedSum{1.0f, each}, terms.ld, state)
                         : t.apply(WeightedSum{each, 0.0f}, state, Tensor{});

@@ -47,7 +47,7 @@ class TargetGuide : public Guide {
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>&) override {
     const Context::Scope scope(c, "teacher");
-    Tape tape(c, false);
+    Tape tape(c, false);  // eq:target_teacher
     return take(teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, false), at.states), at);
   }
   const Encoder& teacher() const override { return *teacher_; }
@@ -105,7 +105,7 @@ class TrajectoryGuide : public Guide {
     EncoderOutput out = teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states);
     ce = tape.apply(CrossEntropy{in.labels}, out.logits);
     const Tensor scaled = tape.apply(WeightedSum{static_cast<float>(at.share), 0.0f}, *ce, Tensor{});
-    Guidance g = take(std::move(out), at);
+    Guidance g = take(std::move(out), at);  // eq:trajectory_states
     out = {};
     if (learns(at.step)) tape.backward(scaled);
     ce = ce->detach();
@@ -130,7 +130,7 @@ class TrajectoryGuide : public Guide {
 
  private:
   /// Only the T_u-th step's gradient moves the teacher.
-  bool learns(std::int64_t step) const { return (step + 1) % options_.teacher_interval == 0; }
+  bool learns(std::int64_t step) const { return (step + 1) % options_.teacher_interval == 0; }  // eq:teacher_interval
 
   const RunOptions options_;
   LearningRateSchedule schedule_;
@@ -154,7 +154,7 @@ std::vector<std::string> list_waypoints(const std::string& run) {
 
 std::int64_t waypoint_at(std::int64_t step, std::int64_t total, std::int64_t count) {
   const std::int64_t length = std::max<std::int64_t>(1, total / count);
-  return std::min(step / length, count - 1);
+  return std::min(step / length, count - 1);  // eq:waypoint_phase
 }
 
 std::unique_ptr<Guide> make_guide(const RunOptions& o, const ModelDir& source, const LearningRateSchedule& schedule,

@@ -8,7 +8,7 @@
 namespace cald {
 
 double LearningRateSchedule::factor(std::int64_t t) const {
-  if (t < warmup) return static_cast<double>(t + 1) / static_cast<double>(warmup);
+  if (t < warmup) return static_cast<double>(t + 1) / static_cast<double>(warmup);  // eq:warmup
   const double progress =
       std::min(1.0, static_cast<double>(t - warmup) / static_cast<double>(std::max<std::int64_t>(1, steps - warmup)));
   switch (kind) {
@@ -50,13 +50,13 @@ void Optimizer::update(Context& c, double factor) {
   slots_.clear();
   std::size_t i = 0;
   for (const Parameter& p : parameters_.all()) {
-    const double rate = (p.is_new ? new_rate_ : rate_) * factor;
+    const double rate = (p.is_new ? new_rate_ : rate_) * factor;  // eq:new_rate
     if (p.has_grad)
       slots_.push_back({p.value, p.grad, m_[i], v_[i], static_cast<float>(rate), static_cast<float>(weight_decay_)});
     ++i;
   }
   c.set_op("update");
-  if (clip_ > 0) c.launch(GradientNorm{&slots_, norm_});
+  if (clip_ > 0) c.launch(GradientNorm{&slots_, norm_});  // eq:clip
   if (!c.meta()) ++updates_;
   c.launch(AdamW{&slots_, updates_, static_cast<float>(beta1_), static_cast<float>(beta2_),
                  static_cast<float>(epsilon_), static_cast<float>(clip_), norm_});

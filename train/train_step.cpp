@@ -23,7 +23,7 @@ TrainStep::TrainStep(const RunOptions& options, Encoder& student, Optimizer& opt
       schedule_(schedule),
       weights_(LossWeights::from(options)),
       memory_(memory) {
-  hybrid_stop_ = options.hybrid_stop ? options.hybrid_stop->of(schedule.steps) : schedule.steps;
+  hybrid_stop_ = options.hybrid_stop ? options.hybrid_stop->of(schedule.steps) : schedule.steps;  // eq:hybrid_stop
 }
 
 bool TrainStep::wants_states(std::int64_t step) const { return guide_ && weights_.ld != 0 && step < hybrid_stop_; }

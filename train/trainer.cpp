@@ -19,7 +19,7 @@ TextRules text_rules(const RunOptions& o, const Tokenizer& tokenizer, const Enco
 
 std::string start_directory(const RunOptions& o) {
   if (!o.student.empty()) return o.student;
-  const Start start = o.start.value_or(o.mode == Mode::target ? Start::teacher : Start::model);
+  const Start start = o.start.value_or(o.mode == Mode::target ? Start::teacher : Start::model);  // eq:student_start
   return start == Start::teacher ? o.teacher : o.model;
 }
 

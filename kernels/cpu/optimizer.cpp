@@ -37,7 +37,7 @@ void adamw_chunk(const AdamWFactors& f, float* value, const float* grad, float* 
     const FloatVec change = Div(new_m, Add(Div(Sqrt(new_v), root), eps));
     store(d, new_m, m + i, part);
     store(d, new_v, v + i, part);
-    store(d, NegMulAdd(step, change, Mul(load(d, value + i, part), decay)), value + i, part);
+    store(d, NegMulAdd(step, change, Mul(load(d, value + i, part), decay)), value + i, part);  // eq:adamw
   });
 }
 

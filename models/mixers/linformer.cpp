@@ -54,7 +54,7 @@ void initialise(const MixerInit& in) {
   if (start == "normal") {
     RandomStream random(in.seed, stream_of(in.parameter.name));
     const auto std = in.options.at("std").get<float>();
-    for (std::int64_t i = 0; i < rows * k; ++i) e[i] = std * random.normal();
+    for (std::int64_t i = 0; i < rows * k; ++i) e[i] = std * random.normal();  // eq:linformer_start
     return;
   }
   const auto length = static_cast<float>(in.typical_length);
