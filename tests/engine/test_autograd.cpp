@@ -349,6 +349,7 @@ TEST_F(TapeTest, PlannedStepGivesTheBitsOfTheUnplannedOne) {
 }
 
 TEST(ParameterSet, KeepsOrderAndNames) {
+  HeapAllocator memory;  // outlives what it gives
   ParameterSet set;
   Parameter& a = set.declare("a", {2, 3});
   for (int i = 0; i < 100; ++i) set.declare("p" + std::to_string(i), {1}, true);
@@ -358,7 +359,6 @@ TEST(ParameterSet, KeepsOrderAndNames) {
   EXPECT_EQ(set.all().front().name, "a");
   EXPECT_TRUE(set.all().back().is_new);
   EXPECT_THROW(set.declare("a", {1}), Error);
-  HeapAllocator memory;
   set.allocate(memory, MemClass::teacher, false);
   EXPECT_TRUE(a.value);
   EXPECT_FALSE(a.grad);
