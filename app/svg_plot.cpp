@@ -63,20 +63,22 @@ class Axes {
  public:
   Axes(const std::vector<std::vector<Bin>>& all, const PlotOptions& o) : log_(o.log_y) {
     double x0 = std::numeric_limits<double>::max(), x1 = -x0, y0 = x0, y1 = -x0;
+    bool whole = true;  // steps, layers: then ticks are whole numbers too
     for (const auto& series : all)
       for (const Bin& b : series) {
         x0 = std::min(x0, b.x);
         x1 = std::max(x1, b.x);
+        whole = whole && b.x == std::floor(b.x);
         y0 = std::min(y0, b.low);
         y1 = std::max(y1, b.high);
       }
     if (o.from_zero && !log_) y0 = std::min(y0, 0.0);
     // Steps begin at 1, evaluations later: their axis still begins at 0.
-    x_low_ = x0 > 0 && x0 < 0.3 * x1 ? 0 : x0;
-    x_high_ = x1 > x0 ? x1 : x0 + 1;
+    x_low_ = x0 > 0 && (x0 < 0.3 * x1 || x0 == x1) ? 0 : x0;
+    x_high_ = x1 > x_low_ ? x1 : x_low_ + 1;
     y_ticks = log_ ? log_ticks(y0, y1) : linear_ticks(y0, y1);
     for (const double t : linear_ticks(x_low_, x_high_))
-      if (t >= x_low_ && t <= x_high_) x_ticks.push_back(t);
+      if (t >= x_low_ && t <= x_high_ && (!whole || t == std::floor(t))) x_ticks.push_back(t);
   }
   double x(double v) const { return kLeft + (v - x_low_) / (x_high_ - x_low_) * (kWidth - kLeft - kRight); }
   double y(double v) const {

@@ -375,6 +375,28 @@ TEST(Plot, PointsLieWhereTheAxesSay) {
   EXPECT_TRUE(has(line_plot({s}, o), "d=\"M64.0 256.0L384.0 135.0L704.0 14.0\""));
 }
 
+TEST(Plot, StepsBeginAtZeroAndHaveWholeTicks) {
+  PlotSeries s;
+  s.name = "x";
+  const auto ticks = [&] {
+    const std::string html = line_plot({s}, {});
+    std::string found;  // the x axis' ticks stand at y = 274
+    for (auto at = html.find("y=\"274.0\""); at != std::string::npos; at = html.find("y=\"274.0\"", at + 1)) {
+      const auto from = html.find('>', at) + 1;
+      found += html.substr(from, html.find('<', from) - from) + " ";
+    }
+    return found;
+  };
+  s.points = {{1, 0}, {2, 1}};
+  EXPECT_EQ(ticks(), "1 2 ");
+  s.points = {{12, 3}};
+  EXPECT_EQ(ticks(), "0 5 10 ");
+  s.points = {{60, 0}, {720, 1}};
+  EXPECT_EQ(ticks(), "0 200 400 600 ");
+  s.points = {{0.5, 0}, {1, 1}};
+  EXPECT_EQ(ticks(), "0.5 0.6 0.7 0.8 0.9 1 ");
+}
+
 TEST(Plot, TheAxisSwitchHasBothPlots) {
   PlotSeries s;
   s.name = "x";
