@@ -58,8 +58,7 @@ void Optimizer::update(Context& c, double factor) {
   c.set_op("update");
   if (clip_ > 0) c.launch(GradientNorm{&slots_, norm_});  // eq:clip
   if (!c.meta()) ++updates_;
-  c.launch(AdamW{&slots_, updates_, static_cast<float>(beta1_), static_cast<float>(beta2_),
-                 static_cast<float>(epsilon_), static_cast<float>(clip_), norm_});
+  c.launch(AdamW{&slots_, updates_, beta1_, beta2_, static_cast<float>(epsilon_), static_cast<float>(clip_), norm_});
 }
 
 void Optimizer::clear_gradients() {

@@ -44,8 +44,9 @@ void check_ranges(const RunOptions& o, const Checker& c) {
   c.at_least(o.max_length, 3, "max-length", "3 tokens (a word between the two specials)");
   c.at_least(o.mixer_k, 1, "mixer-k", "1");
   c.positive(o.mixer_std, "mixer-std");
-  c.at_least(o.max_positions, static_cast<double>(o.max_length), "max-positions",
-             "max-length (" + std::to_string(o.max_length) + ")");
+  constexpr std::int64_t kShortest = 3;
+  c.at_least(o.max_positions, static_cast<double>(o.max_length.value_or(kShortest)), "max-positions",
+             o.max_length ? "max-length (" + std::to_string(*o.max_length) + ")" : std::to_string(kShortest));
   c.at_least(o.a_ce, 0, "a-ce", "0");
   c.at_least(o.a_kd, 0, "a-kd", "0");
   c.at_least(o.a_ld, 0, "a-ld", "0");

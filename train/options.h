@@ -38,7 +38,7 @@ struct RunOptions {
   // data
   std::string train, dev;
   std::string text_column, pair_column, label_column;
-  std::int64_t max_length = 128;
+  std::optional<std::int64_t> max_length;
   Order order = Order::shuffled;
   bool bucket = true;
   // conversion
@@ -106,7 +106,9 @@ struct RunOptions {
     v("text-column", o.text_column, "column of the text (default: sentence, text, sentence1, question or premise)");
     v("pair-column", o.pair_column, "column of the second text, for pairs");
     v("label-column", o.label_column, "column of the label (default: label)");
-    v("max-length", o.max_length, "longest input in tokens, specials included; longer texts are cut");
+    v("max-length", o.max_length,
+      "longest input in tokens, specials included; longer texts are cut (default: 128, or the model's positions where "
+      "they are fewer)");
     v("order", o.order, "order of the training examples: given (as in the file) or shuffled (by --seed)");
     v("bucket", o.bucket, "batch examples of similar length together (shuffled order only)");
     v("mixer", o.mixer, "what replaces attention in the student: linformer");

@@ -9,10 +9,10 @@ namespace {
 
 TextRules text_rules(const RunOptions& o, const Tokenizer& tokenizer, const EncoderConfig& config) {
   const std::int64_t room = o.max_positions ? *o.max_positions : config.max_tokens();
-  if (o.max_length > room)
-    throw usage_error("--max-length " + std::to_string(o.max_length) + " is more than the model's " +
+  if (o.max_length && *o.max_length > room)
+    throw usage_error("--max-length " + std::to_string(*o.max_length) + " is more than the model's " +
                       std::to_string(room) + " positions (--max-positions extends them)");
-  return {&tokenizer, o.max_length};
+  return {&tokenizer, o.max_length.value_or(std::min<std::int64_t>(128, room))};
 }
 
 }  // namespace
@@ -45,9 +45,10 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
   const bool keeps_head = !config.labels.empty() && !options_.new_head;
   if (!options_.train.empty()) train_ = load_task(options_.train, options_, rules, keeps_head ? &head : nullptr);
   if (!options_.dev.empty()) dev_ = load_task(options_.dev, options_, rules, &train_.label_map);
-  order_ = std::make_unique<BatchOrder>(
-      train_.lengths(), options_.batch_size,
-      BatchOrder::Options{options_.order == Order::shuffled, options_.bucket, options_.seed});
+  if (train_.size() > 0)
+    order_ = std::make_unique<BatchOrder>(
+        train_.lengths(), options_.batch_size,
+        BatchOrder::Options{options_.order == Order::shuffled, options_.bucket, options_.seed});
   make_schedule();
   load_student();
   const double new_rate = options_.new_learning_rate.value_or(options_.learning_rate);
@@ -62,8 +63,10 @@ std::int64_t Trainer::steps_per_epoch() const {
 }
 
 void Trainer::make_schedule() {
-  const auto by_epochs = static_cast<std::int64_t>(std::ceil(options_.epochs * static_cast<double>(steps_per_epoch())));
-  schedule_.steps = options_.steps.value_or(by_epochs);
+  const auto by_epochs = [&] {
+    return static_cast<std::int64_t>(std::ceil(options_.epochs * static_cast<double>(steps_per_epoch())));
+  };
+  schedule_.steps = options_.steps ? *options_.steps : by_epochs();
   schedule_.kind = options_.schedule;
   schedule_.warmup = options_.warmup.of(schedule_.steps);
   schedule_.floor = options_.schedule_floor;

@@ -37,7 +37,7 @@ TEST(OptionCheck, RangesAreChecked) {
       {{"max-length", "2"}, "max-length is 2, wanted at least 3 tokens (a word between the two specials)"},
       {{"mixer-k", "0"}, "mixer-k is 0, wanted at least 1"},
       {{"mixer-std", "0"}, "mixer-std is 0, wanted more than 0"},
-      {{"max-positions", "64"}, "max-positions is 64, wanted at least max-length (128)"},
+      {{"max-positions", "2"}, "max-positions is 2, wanted at least 3"},
       {{"a-ce", "-1"}, "a-ce is -1, wanted at least 0"},
       {{"a-kd", "-1"}, "a-kd is -1, wanted at least 0"},
       {{"a-ld", "-0.5"}, "a-ld is -0.5, wanted at least 0"},
