@@ -24,7 +24,7 @@ struct Result {
 Result cald(const TempFolder& folder, const std::string& arguments, const std::string& before = "") {
   const std::string program = std::string(CALD_BINARY_DIR) + "/cald";
   const std::string out = folder / "stdout.txt", err = folder / "stderr.txt";
-  const std::string command = "cd '" + folder.path() + "' && " + before + " '" + program + "' " + arguments + " >'" +
+  const std::string command = "{ cd '" + folder.path() + "'; " + before + " '" + program + "' " + arguments + "; } >'" +
                               out + "' 2>'" + err + "' </dev/null";
   const int status = std::system(command.c_str());
   Result r{WIFEXITED(status) ? WEXITSTATUS(status) : -1, content_of(out), content_of(err)};
@@ -162,6 +162,19 @@ TEST(Program, AFullDiskIsOneLineAndLeavesNoHalfFile) {
   EXPECT_CONTAINS(r.err, "run/");
   for (const auto& e : fs::recursive_directory_iterator(f / "run"))
     EXPECT_EQ(e.path().string().find(".tmp"), std::string::npos) << e.path();
+}
+
+TEST(Program, CtrlCWritesACheckpointAndExitsWith130) {
+  TempFolder f;
+  make_inputs(f);
+  const std::string train = "'" + std::string(CALD_BINARY_DIR) + "/cald' finetune '" + kGolden +
+                            "models/bert_h36' --train good.tsv --output run --steps 1000000 --threads 1";
+  const Result r = cald(f, "inspect '" + kGolden + "models/bert_h36'",
+                        train + " & pid=$!; while [ ! -s run/metrics.jsonl ]; do sleep 0.05; done; kill -INT $pid; " +
+                            "wait $pid; echo $? >code.txt;");
+  EXPECT_EQ(content_of(f / "code.txt"), "130\n") << r.err;
+  EXPECT_CONTAINS(r.err, "--resume");
+  EXPECT_TRUE(fs::exists(f / "run/checkpoint/state.json"));
 }
 
 TEST(Program, ConvertsEvaluatesPredictsAndReports) {
