@@ -11,7 +11,8 @@ cudaError_t launch_all(int* i, float* f, const __nv_bfloat16* b, std::uint16_t* 
   cuda::launch(early_exit, warp, f, 8);
   cuda::launch(atomics, warp, i, 8, i, f, i, i);
   cuda::launch(matmul_bf16, warp, b, b, f, 16, 16);
-  cuda::launch(matmul_tf32, warp, f, f, f);
+  cuda::launch(matmul_tf32<true>, warp, f, f, f);
+  cuda::launch(matmul_tf32<false>, warp, f, f, f);
   cuda::launch(load_tiles<1, false>, warp, h, w);
   cuda::launch(load_tiles<1, true>, warp, h, w);
   cuda::launch(load_tiles<2, false>, warp, h, w);

@@ -111,12 +111,14 @@ static __global__ void matmul_bf16(const __nv_bfloat16* a, const __nv_bfloat16* 
       c[(row + lane / 4 + i / 2 * 8) * n + column + tile * 8 + lane % 4 * 2 + i % 2] = sums[tile][i];
 }
 
-/// c (16, 8) = a (16, 8) b (8, 8) by one warp in tf32.
+/// c (16, 8) = a (16, 8) b (8, 8) by one warp in tf32; not rounded, the operands lose the bits that tf32 lacks.
+template <bool kRounded>
 static __global__ void matmul_tf32(const float* a, const float* b, float* c) {
   const int g = threadIdx.x / 4, t = threadIdx.x % 4;
+  auto operand = [](float x) { return kRounded ? cuda::to_tf32(x) : __float_as_uint(x); };
   std::uint32_t left[4], right[2];
-  for (int i = 0; i < 4; ++i) left[i] = cuda::to_tf32(a[(g + i % 2 * 8) * 8 + t + i / 2 * 4]);
-  for (int i = 0; i < 2; ++i) right[i] = cuda::to_tf32(b[(t + i * 4) * 8 + g]);
+  for (int i = 0; i < 4; ++i) left[i] = operand(a[(g + i % 2 * 8) * 8 + t + i / 2 * 4]);
+  for (int i = 0; i < 2; ++i) right[i] = operand(b[(t + i * 4) * 8 + g]);
   float sums[4] = {};
   cuda::mma_tf32_16x8x8(sums, left, right);
   for (int i = 0; i < 4; ++i) c[(g + i / 2 * 8) * 8 + t * 2 + i % 2] = sums[i];

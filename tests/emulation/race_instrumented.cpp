@@ -75,6 +75,29 @@ TEST(Race, OrderIsTransitive) {
   });
 }
 
+/// A meeting orders what came before it, not what comes after.
+__global__ void write_after_meeting(float* out) {
+  CALD_SHARED(float, value, [1]);
+  __syncwarp();
+  if (threadIdx.x == 0) value[0] = 7;
+  if (threadIdx.x == 1) out[0] = value[0];
+}
+
+/// Thread 40 overwrites what it and another warp have read.
+__global__ void write_after_two_readers(float* x, float* out) {
+  out[threadIdx.x] = *x;
+  if (threadIdx.x == 40) *x = 1;
+}
+
+TEST(Race, WhatComesAfterTheMeeting) {
+  with_every_schedule([] {
+    Buffer<float> out(41), x(1);
+    expect_failure(cuda::launch(write_after_meeting, {dim3(1), dim3(32)}, out.get()), {"race"});
+    expect_failure(cuda::launch(write_after_two_readers, {dim3(1), dim3(41)}, x.get(), out.get()),
+                   {"race", "by thread"});
+  });
+}
+
 __global__ void blocks_share(int* x, bool atomically) {
   if (atomically)
     atomicAdd(x, 1);
@@ -218,6 +241,30 @@ TEST(Traffic, VectorsAndDivergence) {
     EXPECT_EQ(t.sectors, 16u + 16u);
     EXPECT_EQ(t.shared_requests, 4u + 4u);
     EXPECT_EQ(t.bank_conflicts, 0u);
+  });
+}
+
+/// All lanes read one word, a wavefront; then either half of the warp its own, by another instruction.
+__global__ void broadcast_and_branch(float* y) {
+  CALD_SHARED(float, tile, [64]);
+  tile[threadIdx.x] = 1;
+  tile[threadIdx.x + 32] = 2;
+  __syncwarp();
+  float sum = tile[5];
+  if (threadIdx.x < 16)
+    sum += tile[threadIdx.x];
+  else
+    sum -= tile[threadIdx.x + 1];
+  y[threadIdx.x] = sum;
+}
+
+TEST(Traffic, BroadcastAndBranch) {
+  with_every_schedule([] {
+    Buffer<float> y(32);
+    emulation::clear_kernel_traffic();
+    check(cuda::launch(broadcast_and_branch, {dim3(1), dim3(32)}, y.get()));
+    EXPECT_EQ(traffic_of_last().shared_requests, 2u + 1u + 2u);
+    EXPECT_EQ(traffic_of_last().bank_conflicts, 0u);
   });
 }
 

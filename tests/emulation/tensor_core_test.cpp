@@ -66,22 +66,20 @@ TEST(TensorCore, Tf32Product) {
   std::vector<float> a(16 * 8), b(8 * 8);
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = std::sin(static_cast<float>(i));
   for (std::size_t i = 0; i < b.size(); ++i) b[i] = std::cos(static_cast<float>(i) * 1.5f);
-  Buffer<float> left(a), right(b), out(16 * 8);
-  check(cuda::launch(matmul_tf32, {dim3(1), dim3(32)}, left.get(), right.get(), out.get()));
-  const std::vector<float> got = out.read();
-  double worst = 0;
-  for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 8; ++j) {
-      double sum = 0, magnitude = 0;
-      for (int l = 0; l < 8; ++l) {
-        sum += double{a[i * 8 + l]} * b[l * 8 + j];
-        magnitude += std::abs(double{a[i * 8 + l]} * b[l * 8 + j]);
+  Buffer<float> left(a), right(b), rounded(16 * 8), cut(16 * 8);
+  check(cuda::launch(matmul_tf32<true>, {dim3(1), dim3(32)}, left.get(), right.get(), rounded.get()));
+  check(cuda::launch(matmul_tf32<false>, {dim3(1), dim3(32)}, left.get(), right.get(), cut.get()));
+  auto expect_product = [&](const std::vector<float>& got, auto&& operand) {
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 8; ++j) {
+        float sum = 0;
+        for (int l = 0; l < 8; ++l) sum += operand(a[i * 8 + l]) * operand(b[l * 8 + j]);
+        EXPECT_NEAR(got[i * 8 + j], sum, 1e-6);
       }
-      const double error = std::abs(got[i * 8 + j] - sum);
-      EXPECT_LE(error, 2 * std::ldexp(1.0, -11) * magnitude + 1e-6);  // both factors are rounded to 11 bits
-      worst = std::max(worst, error);
-    }
-  EXPECT_GT(worst, 1e-6);  // f32 would be closer
+  };
+  auto bits = [](float x) { return std::bit_cast<std::uint32_t>(x); };
+  expect_product(rounded.read(), [&](float x) { return std::bit_cast<float>((bits(x) + 0x1000u) & ~0x1fffu); });
+  expect_product(cut.read(), [&](float x) { return std::bit_cast<float>(bits(x) & ~0x1fffu); });
 }
 
 TEST(TensorCore, Tf32RoundsHalvesAwayFromZero) {

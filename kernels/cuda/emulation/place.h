@@ -17,8 +17,8 @@ inline std::string triple(const uint3& v) {
 }
 
 inline bool same_place(const char* op, const Location& at, const char* other_op, const Location& other) {
-  return at.line() == other.line() && std::string_view(op) == other_op &&
-         std::string_view(at.file_name()) == other.file_name();
+  auto equal = [](const char* a, const char* b) { return a == b || std::string_view(a) == b; };
+  return at.line() == other.line() && equal(op, other_op) && equal(at.file_name(), other.file_name());
 }
 
 /// `what` diverges: one thread has come to `op` while `others` wait elsewhere.

@@ -98,7 +98,7 @@ class Scheduler {
   void thread_ends();
   void suspend();
   void switch_to(Fiber& from, Fiber& to, bool for_good = false);
-  void release(std::vector<unsigned> threads, bool at_once);
+  void release(std::vector<unsigned>& threads, bool at_once);
   bool warp_major() const { return seed % 3 != 1; }
   template <class T>
   void order(std::vector<T>& items);
@@ -110,6 +110,7 @@ class Scheduler {
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   std::deque<unsigned> ready_;
+  std::vector<unsigned> released_;  // kept for its memory
   Barrier barrier_;
   unsigned live_ = 0;
   const std::function<void()>* body_ = nullptr;
@@ -119,10 +120,7 @@ class Scheduler {
   std::mt19937_64 random_;
 };
 
-Scheduler& scheduler() {
-  static Scheduler s;
-  return s;
-}
+Scheduler scheduler;
 
 void Scheduler::make_stacks() {
   const std::size_t bytes = kMaxThreads * (kStack + kStackGuard);
@@ -199,7 +197,7 @@ void Scheduler::run_block(const std::function<void()>& body) {
     all.push_back(i);
   }
   stacks_dirty_ = false;
-  release(std::move(all), false);
+  release(all, false);
   Thread& first = threads_[ready_.front()];
   ready_.pop_front();
   switch_to(host_, first);
@@ -216,7 +214,7 @@ void Scheduler::run_block(const std::function<void()>& body) {
 
 void Scheduler::entry() {
   if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
-  Scheduler& s = scheduler();
+  Scheduler& s = scheduler;
   (*s.body_)();
   s.thread_ends();
 }
@@ -252,7 +250,7 @@ void Scheduler::suspend() {
 
 /// Puts threads that can go on into the queue, in the schedule's order; `at_once`: before all others. One in three
 /// random schedules mixes lanes freely, the others let whole warps run ahead, which finds more missing barriers.
-void Scheduler::release(std::vector<unsigned> threads, bool at_once) {
+void Scheduler::release(std::vector<unsigned>& threads, bool at_once) {
   order(threads);
   if (seed >= 2 && warp_major() && !at_once) {
     std::vector<unsigned> rank(warps_.size());
@@ -294,7 +292,7 @@ void Scheduler::release_barrier_if_complete() {
   b.op = nullptr;
   b.chosen = 0;
   if (observer) observer->barrier();
-  release(std::move(b.waiting), false);
+  release(b.waiting, false);
   b.waiting.clear();
 }
 
@@ -324,10 +322,10 @@ void Scheduler::finish_if_complete(Meeting& m, unsigned first) {
   if (m.finish) m.finish(m.args, m.arrived, m.at);
   if (observer) observer->warp_met(first, m.arrived);
   m.mask = 0;
-  std::vector<unsigned> lanes;
+  released_.clear();
   for (unsigned lane = 0; lane < kWarp; ++lane)
-    if (m.arrived >> lane & 1) lanes.push_back(first + lane);
-  release(std::move(lanes), true);
+    if (m.arrived >> lane & 1) released_.push_back(first + lane);
+  release(released_, true);
 }
 
 void Scheduler::thread_ends() {
@@ -363,29 +361,29 @@ void Scheduler::report_deadlock() {
 
 }  // namespace
 
-std::uint64_t schedule_seed() { return scheduler().seed; }
-void set_schedule_seed(std::uint64_t seed) { scheduler().seed = seed; }
-void run_grid(const Grid& grid, const std::function<void()>& body) { scheduler().run(grid, body); }
-void fail(const Location& at, std::string&& what) { scheduler().fail(where(at), std::move(what)); }
-void fail(std::string&& at, std::string&& what) { scheduler().fail(std::move(at), std::move(what)); }
-bool in_kernel() { return scheduler().current != nullptr; }
+std::uint64_t schedule_seed() { return scheduler.seed; }
+void set_schedule_seed(std::uint64_t seed) { scheduler.seed = seed; }
+void run_grid(const Grid& grid, const std::function<void()>& body) { scheduler.run(grid, body); }
+void fail(const Location& at, std::string&& what) { scheduler.fail(where(at), std::move(what)); }
+void fail(std::string&& at, std::string&& what) { scheduler.fail(std::move(at), std::move(what)); }
+bool in_kernel() { return scheduler.current != nullptr; }
 Arrivals block_barrier(const char* op, int predicate, const Location& at) {
-  return scheduler().barrier(op, predicate, at);
+  return scheduler.barrier(op, predicate, at);
 }
 void collective(const char* op, unsigned mask, void* arg, Finish finish, const Location& at) {
-  scheduler().collective(op, mask, arg, finish, at);
+  scheduler.collective(op, mask, arg, finish, at);
 }
-unsigned lane_id() { return scheduler().current->lane; }
-unsigned live_lanes() { return scheduler().warp().exist & ~scheduler().warp().exited; }
-bool lands_late() { return schedule_seed() == 0 || (schedule_seed() > 1 && scheduler().coin()); }
-AsyncCopies& async_copies() { return scheduler().current->copies; }
+unsigned lane_id() { return scheduler.current->lane; }
+unsigned live_lanes() { return scheduler.warp().exist & ~scheduler.warp().exited; }
+bool lands_late() { return schedule_seed() == 0 || (schedule_seed() > 1 && scheduler.coin()); }
+AsyncCopies& async_copies() { return scheduler.current->copies; }
 
 void note_access(const void* p, std::size_t bytes, Access kind, const void* pc) {
-  if (observer && in_kernel()) observer->access(scheduler().current->linear, p, bytes, kind, pc);
+  if (observer && in_kernel()) observer->access(scheduler.current->linear, p, bytes, kind, pc);
 }
 
 void note_fence() {
-  if (observer && in_kernel()) observer->fence(scheduler().current->linear);
+  if (observer && in_kernel()) observer->fence(scheduler.current->linear);
 }
 
 void note_atomic(const void* p, std::size_t bytes) {
