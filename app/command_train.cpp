@@ -66,9 +66,9 @@ void resolve(RunOptions& o, bool needs_output) {
   require_options(o, needed);
   resolve_preset(o);
   validate(o);
-  if (o.device == DeviceOption::cuda)
-    throw Error("--device cuda: this program was built without CUDA (configure with -DCALD_CUDA=ON)");
-  if (o.dtype == DTypeOption::bf16) throw Error("--dtype bf16: matrix products in bf16 are not available; use f32");
+  if (o.device == DeviceOption::cuda) throw Error("--device cuda: this program has no CUDA backend; use --device cpu");
+  if (o.dtype == DTypeOption::bf16)
+    throw Error("--dtype bf16: this program multiplies matrices in f32 only; use --dtype f32");
   if (o.threads == 0) o.threads = std::max(1u, std::thread::hardware_concurrency());
 }
 

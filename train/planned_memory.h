@@ -36,7 +36,8 @@ class PlannedMemory {
     return add(key, recording.events());
   }
 
-  /// Runs body(Context&) in the arena. Error if the key was not planned before the arena was made.
+  /// Runs body(Context&) in the arena. Error if the key was not planned; an arena that has become too small is
+  /// replaced.
   template <class Body>
   void run(const PlanKey& key, Body&& body) {
     PlannedAllocator memory(planned(key), arena());

@@ -24,6 +24,7 @@ std::string start_directory(const RunOptions& o) {
 }
 
 nlohmann::json mixer_options(const RunOptions& o) {
+  if (o.mixer != "linformer") return nlohmann::json::object();  // the keys mixer-* are Linformer's
   static constexpr const char* kShare[] = {"none", "key-value", "layerwise"};
   static constexpr const char* kInit[] = {"normal", "pooling", "identity"};
   return {{"k", o.mixer_k},
