@@ -3,7 +3,6 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "app/commands.h"
 #include "app/text_table.h"
@@ -18,12 +17,7 @@ namespace {
 /// What both commands need: a model in memory and its tokenizer.
 struct Classifier {
   explicit Classifier(const std::string& directory, std::int64_t threads)
-      : source(directory),
-        tokenizer(load_tokenizer(directory)),
-        memory(Exec{Device::cpu,
-                    static_cast<int>(threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency())),
-                    nullptr, nullptr},
-               heap) {
+      : source(directory), tokenizer(load_tokenizer(directory)), memory(cpu_exec(threads), heap) {
     model = load_encoder(source, heap, MemClass::weights);
     if (model->config().labels.empty())
       throw data_error(directory, "has no classification head; 'cald finetune' gives it one");

@@ -1,6 +1,5 @@
 // cald states: hidden states and logits for given token ids, for comparison with any other implementation.
 #include <memory>
-#include <thread>
 
 #include "app/commands.h"
 #include "data/safetensors.h"
@@ -76,17 +75,11 @@ int write_states(const Flags& f) {
   HeapAllocator heap;
   const std::unique_ptr<Encoder> model = load_encoder(source, heap, MemClass::weights);
   const TokenBatch batch = read_batch(f.input, model->config());
-  const auto threads =
-      f.threads > 0 ? static_cast<int>(f.threads) : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  PlannedMemory memory(Exec{Device::cpu, threads, nullptr, nullptr}, heap);
+  PlannedMemory memory(cpu_exec(f.threads), heap);
   SafetensorsWriter out(f.output);
   const PlanKey key{"states", batch.batch, batch.seq};
   memory.plan(key, [&](Context& c) {
-    forward(c, *model, batch, nullptr, [&](const std::string& name, const Tensor& t) {
-      std::vector<std::int64_t> shape;
-      for (int i = 0; i < t.rank(); ++i) shape.push_back(t.dim(i));
-      out.declare(name, "F32", shape);
-    });
+    forward(c, *model, batch, nullptr, [&](const std::string& name, const Tensor& t) { out.declare(name, t.shape()); });
   });
   memory.run(key, [&](Context& c) {
     std::vector<float> host;

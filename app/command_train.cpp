@@ -3,7 +3,6 @@
 #include <memory>
 #include <set>
 #include <string>
-#include <thread>
 
 #include "app/cli_options.h"
 #include "app/commands.h"
@@ -69,7 +68,7 @@ void resolve(RunOptions& o, bool needs_output) {
   if (o.device == DeviceOption::cuda) throw Error("--device cuda: this program has no CUDA backend; use --device cpu");
   if (o.dtype == DTypeOption::bf16)
     throw Error("--dtype bf16: this program multiplies matrices in f32 only; use --dtype f32");
-  if (o.threads == 0) o.threads = std::max(1u, std::thread::hardware_concurrency());
+  o.threads = cpu_exec(o.threads).threads;
 }
 
 std::string describe(const MemoryCost& c) {

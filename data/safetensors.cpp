@@ -125,6 +125,13 @@ void SafetensorsFile::read_f32(const TensorInfo& t, float* out, std::int64_t pit
     wrong_dtype(t, "F32, F16, BF16 or F64");
 }
 
+void SafetensorsFile::read_f32(const std::string& name, const Shape& shape, float* out) const {
+  const TensorInfo* t = find(name);
+  if (!t || t->numel() != shape.numel())
+    throw data_error(path_, "tensor '" + name + "' is missing or has another size than the model's");
+  read_f32(*t, out);
+}
+
 void SafetensorsFile::read_i64(const TensorInfo& t, std::int64_t* out) const {
   const auto same = [](auto v) { return static_cast<std::int64_t>(v); };
   if (t.dtype == "I64")
@@ -146,6 +153,12 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path) : file_(path) {}
 std::string SafetensorsWriter::where(const std::string& name) const { return tensor_where(file_.path(), name); }
 
 void SafetensorsWriter::set_metadata(const std::string& key, const std::string& value) { metadata_[key] = value; }
+
+void SafetensorsWriter::declare(const std::string& name, const Shape& shape) {
+  std::vector<std::int64_t> extents;
+  for (int i = 0; i < shape.rank(); ++i) extents.push_back(shape[i]);
+  declare(name, "F32", extents);
+}
 
 void SafetensorsWriter::declare(const std::string& name, const std::string& dtype,
                                 const std::vector<std::int64_t>& shape) {

@@ -12,6 +12,7 @@
 
 #include "data/atomic_file.h"
 #include "data/mapped_file.h"
+#include "engine/base/shape.h"
 
 namespace cald {
 
@@ -55,6 +56,8 @@ class SafetensorsFile {
   /// Reads F32, F16, BF16 or F64 (rounded to nearest) into `out`. With `pitch` != 0, rows of the innermost extent are
   /// `pitch` elements apart in `out` and what lies between them is left alone; pitch >= that extent.
   void read_f32(const TensorInfo& t, float* out, std::int64_t pitch = 0) const;
+  /// The tensor `name`, which must be there with as many elements as `shape` has; else an Error.
+  void read_f32(const std::string& name, const Shape& shape, float* out) const;
   /// Reads I64, I32, I16, I8, U8 or BOOL.
   void read_i64(const TensorInfo& t, std::int64_t* out) const;
 
@@ -94,6 +97,8 @@ class SafetensorsWriter {
 
   void set_metadata(const std::string& key, const std::string& value);
   void declare(const std::string& name, const std::string& dtype, const std::vector<std::int64_t>& shape);
+  /// An F32 tensor of the engine's shape.
+  void declare(const std::string& name, const Shape& shape);
   /// `data` holds the elements in the declared dtype, row-major; with `pitch` != 0, rows of the innermost extent are
   /// `pitch` elements apart in it.
   void write(const std::string& name, const void* data, std::int64_t pitch = 0);

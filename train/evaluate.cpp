@@ -32,10 +32,10 @@ std::vector<float> probabilities_of(const float* logits, std::size_t classes, st
   return p;
 }
 
-}  // namespace
-
-void plan_evaluation(const Encoder& model, const EncodedTask& task, std::int64_t batch_size, PlannedMemory& memory) {
-  for (const auto& rows : batches_by_length(task, batch_size)) {  // longest first
+/// Plans each batch, longest first.
+void plan_batches(const Encoder& model, const EncodedTask& task, const std::vector<std::vector<std::int64_t>>& batches,
+                  PlannedMemory& memory) {
+  for (const auto& rows : batches) {
     const auto batch = static_cast<std::int64_t>(rows.size());
     const auto seq = static_cast<std::int64_t>(task.encodings[static_cast<std::size_t>(rows.front())].ids.size());
     std::vector<float> none;
@@ -43,8 +43,15 @@ void plan_evaluation(const Encoder& model, const EncodedTask& task, std::int64_t
   }
 }
 
+}  // namespace
+
+void plan_evaluation(const Encoder& model, const EncodedTask& task, std::int64_t batch_size, PlannedMemory& memory) {
+  plan_batches(model, task, batches_by_length(task, batch_size), memory);
+}
+
 Evaluation evaluate(const Encoder& model, const EncodedTask& task, std::int64_t batch_size, PlannedMemory& memory) {
-  plan_evaluation(model, task, batch_size, memory);
+  const auto batches = batches_by_length(task, batch_size);
+  plan_batches(model, task, batches, memory);
   const std::size_t classes = model.config().labels.size();
   Evaluation e;
   e.predictions.resize(static_cast<std::size_t>(task.size()));
@@ -52,7 +59,7 @@ Evaluation evaluate(const Encoder& model, const EncodedTask& task, std::int64_t 
   std::vector<double> losses(static_cast<std::size_t>(task.size()));
   std::int64_t correct = 0;
   std::vector<float> logits;
-  for (const auto& rows : batches_by_length(task, batch_size)) {
+  for (const auto& rows : batches) {
     const TokenBatch batch = gather(task, rows, model.config().pad_id);
     logits.resize(rows.size() * classes);
     memory.run(key_of(batch.batch, batch.seq),

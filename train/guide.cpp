@@ -50,7 +50,6 @@ class TargetGuide : public Guide {
     Tape tape(c, false);  // eq:target_teacher
     return take(teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, false), at.states), at);
   }
-  const Encoder& teacher() const override { return *teacher_; }
 
  protected:
   const RunOptions options_;
@@ -126,7 +125,6 @@ class TrajectoryGuide : public Guide {
     read_weights(teacher_->parameters(), directory + "/teacher.safetensors");
     optimizer_->load(directory + "/teacher_optimizer.safetensors");
   }
-  const Encoder& teacher() const override { return *teacher_; }
 
  private:
   /// Only the T_u-th step's gradient moves the teacher.

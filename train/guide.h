@@ -34,8 +34,6 @@ class Guide {
   /// The teacher's state that a checkpoint must hold, as files in `directory`.
   virtual void save(const std::string& /*directory*/) const {}
   virtual void load(const std::string& /*directory*/) {}
-
-  virtual const Encoder& teacher() const = 0;
 };
 
 /// The number of the waypoint (from 0) that guides step `step`: phases of total / count steps, the last takes the rest.

@@ -11,27 +11,22 @@
 namespace cald {
 namespace {
 
-bool ends_with(const std::string& s, const std::string& tail) {
-  return s.size() >= tail.size() && s.compare(s.size() - tail.size(), tail.size(), tail) == 0;
-}
-bool starts_with(const std::string& s, const std::string& head) { return s.compare(0, head.size(), head) == 0; }
-
-bool is_head(const std::string& name) { return starts_with(name, "classifier.") || starts_with(name, "bert.pooler."); }
+bool is_head(const std::string& name) { return name.starts_with("classifier.") || name.starts_with("bert.pooler."); }
 
 /// Tensors of published checkpoints that no encoder uses: buffers, and heads of pre-training.
 bool is_ignorable(const std::string& name) {
-  return ends_with(name, "position_ids") || ends_with(name, "token_type_ids") || starts_with(name, "cls.") ||
-         starts_with(name, "lm_head.") || name.find("pooler.") != std::string::npos;
+  return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.starts_with("cls.") ||
+         name.starts_with("lm_head.") || name.find("pooler.") != std::string::npos;
 }
 
 /// The names under which published checkpoints may hold a parameter: with or without the model's prefix, and with
 /// LayerNorm's gamma and beta as the first BERT checkpoints called them.
 std::vector<std::string> source_names(const std::string& parameter, const std::string& prefix) {
   std::vector<std::string> names = {parameter};
-  if (starts_with(parameter, prefix)) names.push_back(parameter.substr(prefix.size()));
+  if (parameter.starts_with(prefix)) names.push_back(parameter.substr(prefix.size()));
   for (std::size_t i = 0, n = names.size(); i < n; ++i) {
-    if (ends_with(names[i], "LayerNorm.weight")) names.push_back(names[i].substr(0, names[i].size() - 6) + "gamma");
-    if (ends_with(names[i], "LayerNorm.bias")) names.push_back(names[i].substr(0, names[i].size() - 4) + "beta");
+    if (names[i].ends_with("LayerNorm.weight")) names.push_back(names[i].substr(0, names[i].size() - 6) + "gamma");
+    if (names[i].ends_with("LayerNorm.bias")) names.push_back(names[i].substr(0, names[i].size() - 4) + "beta");
   }
   return names;
 }
@@ -48,8 +43,9 @@ class Transfer {
       : model_(model), from_(from), policy_(policy) {}
 
   Source find(const Parameter& p) {
-    if (policy_.replace_head && is_head(p.name) && !starts_with(p.name, "bert.pooler.")) return {};
-    for (const std::string& name : source_names(p.name, model_.config().prefix())) {
+    const bool replaced = policy_.replace_head && is_head(p.name) && !p.name.starts_with("bert.pooler.");
+    const auto names = replaced ? std::vector<std::string>{} : source_names(p.name, model_.config().prefix());
+    for (const std::string& name : names) {
       const StoredTensor t = from_.find(name);
       if (!t) continue;
       used_.insert(name);
@@ -84,7 +80,7 @@ class Transfer {
 
  private:
   bool extends(const Parameter& p, const StoredTensor& t) const {
-    const bool by_position = ends_with(p.name, "position_embeddings.weight") || p.is_new;
+    const bool by_position = p.name.ends_with("position_embeddings.weight") || p.is_new;
     return by_position && t.shape().size() == 2 && p.shape.rank() == 2 && t.shape()[1] == p.shape[1] &&
            t.shape()[0] > first_row(p) && t.shape()[0] < p.shape[0];
   }
@@ -238,23 +234,14 @@ std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, M
 
 void write_weights(const ParameterSet& parameters, const std::string& path) {
   SafetensorsWriter w(path);
-  for (const Parameter& p : parameters.all()) {
-    std::vector<std::int64_t> shape;
-    for (int i = 0; i < p.shape.rank(); ++i) shape.push_back(p.shape[i]);
-    w.declare(p.name, "F32", shape);
-  }
+  for (const Parameter& p : parameters.all()) w.declare(p.name, p.shape);
   for (const Parameter& p : parameters.all()) w.write(p.name, p.value.data<float>());
   w.commit();
 }
 
 void read_weights(ParameterSet& parameters, const std::string& path) {
   const SafetensorsFile file(path);
-  for (Parameter& p : parameters.all()) {
-    const TensorInfo* t = file.find(p.name);
-    if (!t || t->numel() != p.shape.numel())
-      throw data_error(path, "tensor '" + p.name + "' is missing or has another size than the model's");
-    file.read_f32(*t, p.value.data<float>());
-  }
+  for (Parameter& p : parameters.all()) file.read_f32(p.name, p.shape, p.value.data<float>());
 }
 
 void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from) {

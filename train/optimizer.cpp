@@ -83,16 +83,10 @@ void Optimizer::load(const std::string& path) {
   const SafetensorsFile file(path);
   const auto updates = file.metadata().find("updates");
   if (updates == file.metadata().end()) throw data_error(path, "the number of updates is missing");
-  const auto read = [&](const std::string& name, const Tensor& t) {
-    const TensorInfo* info = file.find(name);
-    if (!info || info->numel() != t.numel())
-      throw data_error(path, "tensor '" + name + "' is missing or has another size than the model's");
-    file.read_f32(*info, t.data<float>());
-  };
   std::size_t i = 0;
   for (const Parameter& p : parameters_.all()) {
-    read("m." + p.name, m_[i]);
-    read("v." + p.name, v_[i]);
+    file.read_f32("m." + p.name, p.shape, m_[i].data<float>());
+    file.read_f32("v." + p.name, p.shape, v_[i].data<float>());
     ++i;
   }
   updates_ = std::stoll(updates->second);

@@ -1,6 +1,13 @@
 #include "train/planned_memory.h"
 
+#include <thread>
+
 namespace cald {
+
+Exec cpu_exec(std::int64_t threads) {
+  const auto all = static_cast<std::int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  return {Device::cpu, static_cast<int>(threads > 0 ? threads : all), nullptr, nullptr};
+}
 
 const MemoryPlan& PlannedMemory::add(const PlanKey& key, const std::vector<MemoryEvent>& events) {
   MemoryPlan plan;

@@ -8,6 +8,9 @@
 
 namespace cald {
 
+/// The CPU with `threads` threads; 0: as many as the machine has.
+Exec cpu_exec(std::int64_t threads);
+
 /// What distinguishes two plans: the kind of step and the batch's shape.
 struct PlanKey {
   std::string phase;

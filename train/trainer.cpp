@@ -4,6 +4,8 @@
 #include <cmath>
 #include <filesystem>
 
+#include "train/option_names.h"
+
 namespace cald {
 namespace {
 
@@ -25,12 +27,8 @@ std::string start_directory(const RunOptions& o) {
 
 nlohmann::json mixer_options(const RunOptions& o) {
   if (o.mixer != "linformer") return nlohmann::json::object();  // the keys mixer-* are Linformer's
-  static constexpr const char* kShare[] = {"none", "key-value", "layerwise"};
-  static constexpr const char* kInit[] = {"normal", "pooling", "identity"};
-  return {{"k", o.mixer_k},
-          {"share", kShare[static_cast<int>(o.mixer_share)]},
-          {"init", kInit[static_cast<int>(o.mixer_init)]},
-          {"std", o.mixer_std}};
+  return {
+      {"k", o.mixer_k}, {"share", enum_name(o.mixer_share)}, {"init", enum_name(o.mixer_init)}, {"std", o.mixer_std}};
 }
 
 Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress)
@@ -39,7 +37,7 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
       progress_(progress),
       source_(start_directory(options)),
       tokenizer_(load_tokenizer(source_.path())),
-      memory_(Exec{Device::cpu, static_cast<int>(options.threads), nullptr, nullptr}, heap) {
+      memory_(cpu_exec(options.threads), heap) {
   const EncoderConfig config = read_encoder_config(source_);
   const TextRules rules = text_rules(options_, *tokenizer_, config);
   const LabelMap head = LabelMap::from_names(config.labels);

@@ -58,6 +58,5 @@ struct MixerType {
 
 /// Error that lists the known names if there is no such mixer.
 const MixerType& find_mixer(const std::string& name);
-std::vector<std::string> mixer_names();
 
 }  // namespace cald

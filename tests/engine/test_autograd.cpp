@@ -13,6 +13,7 @@
 #include "ops/layer_norm.h"
 #include "ops/linear.h"
 #include "ops/losses.h"
+#include "tests/ops/weighted_total.h"
 
 namespace cald {
 namespace {
@@ -24,24 +25,6 @@ class PoisonedHeap : public HeapAllocator {
     auto s = HeapAllocator::allocate(bytes, cls, op);
     std::memset(s->data, 0xFF, bytes);
     return s;
-  }
-};
-
-/// The sum of weights times x as far as its gradient goes: dx = weights.
-struct Total {
-  static constexpr const char* name = "total";
-  Tensor weights;
-  Tensor forward(Forward& f, const Tensor&) const {
-    Tensor y = f.empty({1});
-    f.launch(Fill{y, 0.0f});
-    return y;
-  }
-  void backward(const Saved&, const Tensor&, Grads& g) const {
-    const GradRef dx = g[0];
-    if (dx.add)
-      g.launch(Add{dx.to, weights, dx.to});
-    else
-      g.launch(Copy{weights, dx.to});
   }
 };
 
@@ -58,7 +41,9 @@ class TapeTest : public testing::Test {
     return t;
   }
   static std::vector<float> read(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.numel()}; }
-  static Tensor total(Tape& tape, const Tensor& x, const Tensor& weights) { return tape.apply(Total{weights}, x); }
+  static Tensor total(Tape& tape, const Tensor& x, const Tensor& weights) {
+    return tape.apply(test::WeightedTotal{weights}, x);
+  }
   static Tensor plus(Tape& tape, const Tensor& a, const Tensor& b) { return tape.apply(WeightedSum{1, 1}, a, b); }
 
   PoisonedHeap memory_;
@@ -306,7 +291,7 @@ std::vector<float> step(Context& context, ParameterSet& parameters, const Tensor
     h = tape.apply(LayerNorm{1e-5f}, v, h, parameter("b"), parameter("b"), Tensor{});
   }
   const Tensor first = tape.apply(Contiguous{}, tape.narrow(h, 1, 0, 2));
-  tape.backward(tape.apply(Total{weights}, tape.view(first, {weights.dim(0)})));
+  tape.backward(tape.apply(test::WeightedTotal{weights}, tape.view(first, {weights.dim(0)})));
   if (context.meta()) return {};
   std::vector<float> result(tape.grad(leaf).data<float>(), tape.grad(leaf).data<float>() + x.numel());
   for (const Parameter& p : parameters.all())

@@ -8,27 +8,10 @@
 
 #include "kernels/elementwise.h"
 #include "ops/losses.h"
+#include "tests/ops/weighted_total.h"
 
 namespace cald::test {
 namespace {
-
-/// sum(r x) as far as the backward can tell: its gradient is r.
-struct WeightedTotal {
-  static constexpr const char* name = "weighted_total";
-  Tensor r;
-  Tensor forward(Forward& f, const Tensor&) const {
-    Tensor y = f.empty({1});
-    f.launch(Fill{y, 0.0f});
-    return y;
-  }
-  void backward(const Saved&, const Tensor&, Grads& g) const {
-    const GradRef dx = g[0];
-    if (dx.add)
-      g.launch(Add{r, dx.to, dx.to});
-    else
-      g.launch(Copy{r, dx.to});
-  }
-};
 
 struct Result {
   Shape shape;

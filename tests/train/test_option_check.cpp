@@ -6,24 +6,11 @@
 #include <vector>
 
 #include "engine/base/error.h"
+#include "tests/train/usage_message.h"
 #include "train/option_io.h"
 
 namespace cald {
 namespace {
-
-/// Runs f and gives the message of the usage error that it must throw.
-template <class F>
-std::string usage_message(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::usage) << e.what();
-    EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos);
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 /// Options made from flags over the defaults, checked.
 std::string check_message(const std::vector<GivenOption>& given) {

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "engine/base/error.h"
+#include "tests/train/usage_message.h"
 #include "train/nearest_name.h"
 #include "train/option_codec.h"
 #include "train/option_io.h"
@@ -17,20 +18,6 @@
 namespace cald {
 namespace {
 using nlohmann::json;
-
-/// Runs f and gives the message of the usage error that it must throw.
-template <class F>
-std::string usage_message(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::usage) << e.what();
-    EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos);
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 std::string json_message(const std::string& text) {
   RunOptions o;
