@@ -96,7 +96,7 @@ class TrajectoryGuide : public Guide {
     optimizer_ = std::make_unique<Optimizer>(teacher_->parameters(), memory, o, rate, rate);
   }
 
-  void begin_step(std::int64_t) override { optimizer_->clear_gradients(); }
+  void clear_gradients() override { optimizer_->clear_gradients(); }
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>& ce) override {
     const Context::Scope scope(c, "teacher");

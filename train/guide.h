@@ -24,6 +24,8 @@ class Guide {
 
   /// Before the first micro-batch of a step; outside the planned memory.
   virtual void begin_step(std::int64_t /*step*/) {}
+  /// Forgets the teacher's own gradients, where it has some: the next backward sets instead of adding.
+  virtual void clear_gradients() {}
   /// The teacher's pass over one micro-batch. `ce` is set where the teacher trains on the task itself.
   virtual Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>& ce) = 0;
   /// Names what the pass at this step takes memory for, beyond what GuideStep says; part of the plan's key.

@@ -41,6 +41,15 @@ std::string TrainStep::kind(std::int64_t step) const {
   return kind;
 }
 
+PlanKey TrainStep::micro_key(std::int64_t step, std::int64_t batch, std::int64_t seq, bool adds) const {
+  return {"step" + kind(step) + (adds ? " adding" : ""), batch, seq};
+}
+
+void TrainStep::clear_gradients() {
+  optimizer_.clear_gradients();
+  if (guide_) guide_->clear_gradients();
+}
+
 void TrainStep::plan(std::int64_t batch, std::int64_t seq) {
   // The kind of a step changes at the hybrid stop and with the teacher's interval, and nowhere else.
   std::set<std::string> seen;
@@ -48,20 +57,23 @@ void TrainStep::plan(std::int64_t batch, std::int64_t seq) {
     for (std::int64_t step = from; step < std::min(from + options_.teacher_interval, schedule_.steps); ++step) {
       if (!seen.insert(kind(step)).second) continue;
       const Micro micro{step, batch, seq, nullptr, 1};
-      memory_.plan({"step" + kind(step), batch, seq}, [&](Context& c) { micro_step(c, micro, nullptr); });
+      clear_gradients();  // a shape-only run also marks gradients as begun
+      for (int i = 0; i < std::min<std::int64_t>(options_.accumulate, 2); ++i)
+        memory_.plan(micro_key(step, batch, seq, i > 0), [&](Context& c) { micro_step(c, micro, nullptr); });
       memory_.plan({"update" + kind(step), 0, 0}, [&](Context& c) { update(c, step); });
     }
 }
 
 StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& micro_batches) {
-  for (const TokenBatch& b : micro_batches) plan(b.batch, b.seq);  // a shape-only run also marks gradients as begun,
-  optimizer_.clear_gradients();                                    // so it comes before they are cleared
+  for (const TokenBatch& b : micro_batches) plan(b.batch, b.seq);
+  clear_gradients();
   if (wants_states(step) || wants_logits(step)) guide_->begin_step(step);
   StepLosses losses;
   for (const TokenBatch& b : micro_batches) {
     const Micro m{step, b.batch, b.seq, &b, 1.0 / static_cast<double>(micro_batches.size())};
     try {
-      memory_.run({"step" + kind(step), b.batch, b.seq}, [&](Context& c) { micro_step(c, m, &losses); });
+      memory_.run(micro_key(step, b.batch, b.seq, &b != &micro_batches.front()),
+                  [&](Context& c) { micro_step(c, m, &losses); });
     } catch (const NonFiniteLoss&) {
       explain_non_finite(m);
     }

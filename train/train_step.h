@@ -41,6 +41,10 @@ class TrainStep {
   bool wants_logits(std::int64_t step) const;
   /// Names what distinguishes the memory of one step from another's.
   std::string kind(std::int64_t step) const;
+  /// The plan of a micro-batch. Those behind the first of a step add to its gradients, for which a matrix product may
+  /// need other scratch memory than for setting them.
+  PlanKey micro_key(std::int64_t step, std::int64_t batch, std::int64_t seq, bool adds) const;
+  void clear_gradients();
   void micro_step(Context& c, const Micro& m, StepLosses* losses);
   void read_losses(Context& c, const LossTerms& terms, const std::optional<Tensor>& teacher_ce, const Micro& m,
                    StepLosses& into) const;
