@@ -106,7 +106,6 @@ void hold_budget(const RunOptions& o, Trainer& trainer, const MemoryCost& cost) 
 }
 
 int train(const RunOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
   HeapAllocator heap;
   Progress progress(stderr);
   TimeTable times;
@@ -121,8 +120,7 @@ int train(const RunOptions& options) {
   trainer.observe(&times);
   stop_on_interrupt();
   const Outcome outcome = trainer.run(interrupted);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  trainer.write_cost(cost, seconds);
+  trainer.write_cost(cost);
   if (trainer.total_steps() > 0) write_report(options.output);
   if (outcome.interrupted) {
     progress.say("interrupted after step " + std::to_string(outcome.steps) + "; --resume goes on from there");
@@ -136,7 +134,7 @@ int train(const RunOptions& options) {
                   static_cast<long long>(outcome.best_step));
     done += text;
   }
-  progress.say(done + "; " + human_seconds(seconds) + ", peak resident memory " + human_bytes(peak_resident_bytes()));
+  progress.say(done + "; " + human_seconds(trainer.seconds()) + ", peak resident memory " + human_bytes(peak_resident_bytes()));
   if (trainer.total_steps() > 0) progress.say("report: " + options.output + "/report.html");
   return 0;
 }

@@ -62,13 +62,9 @@ Rows rows_of(const Table& t, const Names& names) {
 
 /// A table whose columns have names that are usual for text, or pairs of texts.
 Rows read_usual(const PrepareOptions& o) {
-  static constexpr Names kUsual[] = {{"sentence1", "sentence2", "label"}, {"question1", "question2", "label"},
-                                     {"question", "sentence", "label"},   {"premise", "hypothesis", "label"},
-                                     {"sentence", "", "label"},           {"text", "", "label"}};
   const Table t = Table::read(o.input);
-  for (const Names& n : kUsual)
-    if (t.find_column(n.text) >= 0 && (n.pair[0] == '\0' || t.find_column(n.pair) >= 0)) return rows_of(t, n);
-  return rows_of(t, {"sentence", "", "label"});
+  const UsualColumns usual = usual_columns(t);
+  return rows_of(t, {usual.text, usual.pair, "label"});
 }
 
 /// This program's own layout.

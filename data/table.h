@@ -45,4 +45,14 @@ class Table {
   std::vector<std::size_t> lines_;
 };
 
+/// Names of the columns that hold a text and, for pairs, its partner ("" where there is none).
+struct UsualColumns {
+  const char *text, *pair;
+};
+
+/// The first of these that the table has: sentence + sentence2 (as `cald prepare` writes pairs), sentence1 + sentence2,
+/// question1 + question2, question + sentence, premise + hypothesis, claim + evidence; then sentence, text, sentence1,
+/// question, premise alone. Without any of them: sentence, which the table then lacks.
+UsualColumns usual_columns(const Table& table);
+
 }  // namespace cald

@@ -22,11 +22,11 @@ std::string trimmed(const std::string& s) {
   return from == std::string::npos ? "" : s.substr(from, s.find_last_not_of(kSpace) - from + 1);
 }
 
-int text_column(const Table& t, const std::string& named) {
-  if (!named.empty()) return t.column(named);
-  for (const char* usual : {"sentence", "text", "sentence1", "question", "premise"})
-    if (const int i = t.find_column(usual); i >= 0) return i;
-  return t.column("sentence");
+/// The columns named, or else the usual ones.
+UsualColumns text_columns(const Table& t, const TextColumns& named) {
+  if (!named.text.empty()) return {named.text.c_str(), named.pair.c_str()};
+  const UsualColumns usual = usual_columns(t);
+  return named.pair.empty() ? usual : UsualColumns{usual.text, named.pair.c_str()};
 }
 
 /// The classes of a file's labels. An empty label and -1 stand for none: such a row cannot be trained on.
@@ -86,8 +86,8 @@ std::int32_t LabelMap::find(const std::string& value) const {
 
 TextDataset load_text_dataset(const std::string& path, const TextColumns& columns, const LabelMap* known) {
   const Table table = Table::read(path);
-  const int text = text_column(table, columns.text);
-  const int pair = columns.pair.empty() ? -1 : table.column(columns.pair);
+  const UsualColumns names = text_columns(table, columns);
+  const int text = table.column(names.text), pair = names.pair[0] ? table.column(names.pair) : -1;
   const int label = table.column(columns.label.empty() ? "label" : columns.label);
   TextDataset data;
   data.labels = known ? *known : labels_of(table, label);

@@ -43,9 +43,9 @@ struct TextColumns {
   std::string text, pair, label;
 };
 
-/// Reads a table of examples. The text is the column named, or the first there is of sentence, text, sentence1,
-/// question and premise; a pair's second text is only read from a named column; the label's column is `label`. `known`
-/// fixes the classes: a label beyond them is an Error with its line. ASCII white space around texts is cut off.
+/// Reads a table of examples. Without names the columns are the table's usual_columns(), a pair where it has one; a
+/// named text without a named pair stands alone; the label's column is `label`. `known` fixes the classes: a label
+/// beyond them is an Error with its line. ASCII white space around texts is cut off.
 TextDataset load_text_dataset(const std::string& path, const TextColumns& columns, const LabelMap* known);
 
 /// The batches of a run, a pure function of the seed: the n-th is the same whether or not the run was interrupted.

@@ -52,6 +52,15 @@ void RunDirectory::write_state(const std::string& staging, const RunState& s) {
   write_file_atomically(staging + "/state.json", j.dump(1) + "\n");
 }
 
+/// "elapsed" of timing.jsonl's last line; 0 if there is none.
+double RunDirectory::last_time() const {
+  std::string lines = read_text_file(timing_->path(), std::size_t{1} << 32);
+  if (lines.empty()) return 0;
+  lines.pop_back();  // the line feed at the end
+  const nlohmann::json last = parse_json(timing_->path(), std::string_view(lines).substr(lines.rfind('\n') + 1));
+  return last.at("elapsed").get<double>();
+}
+
 std::optional<RunState> RunDirectory::restore() {
   const std::string path = checkpoint() + "/state.json";
   if (!fs::exists(path)) {
@@ -64,7 +73,7 @@ std::optional<RunState> RunDirectory::restore() {
     metrics_->truncate(j.at("metrics_bytes").get<std::uint64_t>());
     timing_->truncate(j.at("timing_bytes").get<std::uint64_t>());
     return RunState{j.at("step").get<std::int64_t>(), j.at("best_accuracy").get<double>(),
-                    j.at("best_step").get<std::int64_t>()};
+                    j.at("best_step").get<std::int64_t>(), last_time()};
   } catch (const nlohmann::json::exception& e) {
     throw data_error(path, json_error_text(e.what()));
   }

@@ -2,7 +2,7 @@
 //
 //   recipe.json       the resolved options
 //   metrics.jsonl     a line per step and per evaluation; no clock values, so that a resumed run's file is the same
-//   timing.jsonl      seconds and tokens per step
+//   timing.jsonl      seconds and tokens per step, and the seconds since the run began
 //   checkpoint/       everything that the run needs to go on
 //   model/            the result
 //   waypoints/1..N/   models along a fine-tuning run
@@ -22,6 +22,7 @@ struct RunState {
   std::int64_t step = 0;  ///< optimizer steps done
   double best_accuracy = -1;
   std::int64_t best_step = 0;
+  double seconds = 0;  ///< wall time of the run up to here, in all its parts; kept in timing.jsonl alone
 };
 
 class RunDirectory {
@@ -45,6 +46,8 @@ class RunDirectory {
   std::optional<RunState> restore();
 
  private:
+  double last_time() const;
+
   std::string path_;
   std::unique_ptr<AppendFile> metrics_, timing_;
 };

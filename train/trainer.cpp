@@ -1,6 +1,5 @@
 #include "train/trainer.h"
 
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 
@@ -69,6 +68,14 @@ void Trainer::make_schedule() {
   schedule_.kind = options_.schedule;
   schedule_.warmup = options_.warmup.of(schedule_.steps);
   schedule_.floor = options_.schedule_floor;
+  if (schedule_.steps == 0) return;
+  const auto within = [&](const StepOrShare& point, const char* key) {
+    if (point.of(schedule_.steps) > schedule_.steps)
+      throw usage_error("--" + std::string(key) + " is step " + std::to_string(point.of(schedule_.steps)) +
+                        ", but the run has " + std::to_string(schedule_.steps) + " steps");
+  };
+  within(options_.warmup, "warmup");
+  if (options_.hybrid_stop) within(*options_.hybrid_stop, "hybrid-stop");
 }
 
 void Trainer::load_student() {
@@ -179,7 +186,7 @@ void Trainer::record(std::int64_t step, const StepLosses& l, double seconds, con
   step_seconds_ += seconds;
   tokens_run_ += tokens;
   ++steps_run_;
-  directory_->timing({{"step", step + 1}, {"seconds", seconds}, {"tokens", tokens}, {"padded_tokens", padded}});
+  directory_->timing({{"step", step + 1}, {"seconds", seconds}, {"tokens", tokens}, {"padded_tokens", padded}, {"elapsed", this->seconds()}});
 }
 
 void Trainer::evaluate_at(std::int64_t steps_done) {
@@ -213,13 +220,17 @@ void Trainer::write_checkpoint() {
   out.commit();
 }
 
-void Trainer::write_cost(const MemoryCost& cost, double seconds) {
+double Trainer::seconds() const {
+  return earlier_seconds_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+}
+
+void Trainer::write_cost(const MemoryCost& cost) {
   nlohmann::json plan = plan_json(cost, memory_);
   plan["resident_peak_bytes"] = peak_resident_bytes();
   plan["measured_arena_bytes"] = memory_.measured_peak();
   directory_->write_json("plan.json", plan);
   if (steps_run_ == 0) return;
-  directory_->write_json("cost.json", {{"seconds_total", seconds},
+  directory_->write_json("cost.json", {{"seconds_total", seconds()},
                                        {"seconds_per_step", step_seconds_ / static_cast<double>(steps_run_)},
                                        {"tokens_per_second", static_cast<double>(tokens_run_) / step_seconds_},
                                        {"peak_resident_bytes", peak_resident_bytes()}});
@@ -229,6 +240,7 @@ void Trainer::restore() {
   const std::optional<RunState> state = directory_->restore();
   if (!state) return;
   state_ = *state;
+  earlier_seconds_ = state->seconds;
   const std::string from = directory_->checkpoint();
   read_weights(student_->parameters(), from + "/student.safetensors");
   optimizer_->load(from + "/optimizer.safetensors");

@@ -1,6 +1,7 @@
 // The training run of `finetune` and `convert`, in every CALD mode.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 
@@ -35,7 +36,9 @@ class Trainer {
   /// Bytes of the arena that steps of `batch` examples of the longest length would need.
   std::size_t arena_for(std::int64_t batch);
   /// Adds plan.json and cost.json to the run directory.
-  void write_cost(const MemoryCost& cost, double seconds);
+  void write_cost(const MemoryCost& cost);
+  /// Wall time of the run in seconds, the parts before an interruption included.
+  double seconds() const;
 
   const PlannedMemory& memory() const { return memory_; }
   const TransferReport& transfer() const { return transfer_; }
@@ -73,7 +76,9 @@ class Trainer {
   std::unique_ptr<TrainStep> step_;
   std::unique_ptr<RunDirectory> directory_;
   RunState state_;
-  double step_seconds_ = 0;  // of this process
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  double earlier_seconds_ = 0;  // of the processes before this one
+  double step_seconds_ = 0;     // of this process
   std::int64_t steps_run_ = 0, tokens_run_ = 0;
 };
 

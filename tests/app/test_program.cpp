@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "data/safetensors.h"
 #include "tests/data/temp_folder.h"
@@ -136,6 +137,30 @@ TEST(Program, BadInputGivesOneLineAnExitCodeAndLeavesNothing) {
     EXPECT_EQ(f.names(), before) << c.name;
     fs::remove_all(f / "run");
   }
+}
+
+TEST(Program, AReplacedHeadIsReportedAsNew) {
+  TempFolder f;
+  make_inputs(f);
+  const Result r = cald(f, "finetune '" + kGolden + "models/bert_h36' --train good.tsv --output run --steps 1 --new-head");
+  ASSERT_EQ(r.code, 0) << r.err;
+  const auto report = nlohmann::json::parse(content_of(f / "run/conversion.json"));
+  EXPECT_EQ(report.at("new"), (nlohmann::json{"classifier.weight", "classifier.bias"}));
+  EXPECT_EQ(report.at("dropped").size(), 2u);
+}
+
+TEST(Program, ARunGoesOnFromItsRecipeAlone) {
+  TempFolder f;
+  make_inputs(f);
+  const std::string model = "'" + kGolden + "models/bert_h36'";
+  const std::string flags = " --mode unguided --mixer-k 4 --train good.tsv --steps 6 --max-length 20 --threads 1";
+  ASSERT_EQ(cald(f, "convert " + model + flags + " --output whole").code, 0);
+  ASSERT_EQ(cald(f, "convert " + model + flags + " --output part").code, 0);
+  fs::remove_all(f / "part/checkpoint");  // as if killed before the first
+  const Result r = cald(f, "convert --recipe part/recipe.json --resume");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(content_of(f / "part/metrics.jsonl"), content_of(f / "whole/metrics.jsonl"));
+  EXPECT_TRUE(content_of(f / "part/model/model.safetensors") == content_of(f / "whole/model/model.safetensors"));
 }
 
 TEST(Program, ANonFiniteLossStopsTheRunAndNamesTheOp) {

@@ -68,6 +68,16 @@ TEST(TextDataset, TheTextsColumnIsTheFirstOfTheUsual) {
   EXPECT_CONTAINS(error("words\tlabel\na\t0\n"), "there is no column 'sentence'; the columns are 'words', 'label'");
 }
 
+TEST(TextDataset, AUsualPairIsReadAsOne) {
+  const TextDataset d = load("sentence\tsentence2\tlabel\na\tb\t0\n");
+  EXPECT_EQ(d.examples[0].text, "a");
+  EXPECT_EQ(d.examples[0].pair, "b");
+  EXPECT_EQ(load("sentence\tquestion\tlabel\na\tb\t0\n").examples[0].pair, "a");
+  EXPECT_EQ(load("hypothesis\tpremise\tlabel\na\tb\t0\n").examples[0].pair, "a");
+  EXPECT_FALSE(load("sentence\tsentence2\tlabel\na\tb\t0\n", {"sentence", "", ""}).examples[0].has_pair);
+  EXPECT_EQ(load("sentence\tother\tlabel\na\tb\t0\n", {"", "other", ""}).examples[0].pair, "b");
+}
+
 TEST(TextDataset, ColumnsMayBeNamed) {
   const TextDataset d = load("q\ts\tsentence\ty\nwhat\tthat \tx\tno\n", {"q", "s", "y"});
   EXPECT_EQ(d.examples[0].text, "what");

@@ -1,5 +1,6 @@
-// A run killed with SIGKILL in the middle of a step and resumed ends with the bytes of one never stopped.
+// A run killed in the middle of a step, or of writing a file, and resumed ends with the bytes of one never stopped.
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -7,6 +8,8 @@
 
 namespace cald {
 namespace {
+
+namespace fs = std::filesystem;
 
 /// Kills its own process at the n-th launch.
 class Killer : public LaunchObserver {
@@ -20,6 +23,22 @@ class Killer : public LaunchObserver {
   int left_;
 };
 
+/// From the n-th launch on no file may grow beyond `bytes`: the first write that would ends the process on the spot.
+class FileLimit : public LaunchObserver {
+ public:
+  FileLimit(int launches, std::uintmax_t bytes) : left_(launches), bytes_(bytes) {}
+  void launched(const char*, const char*, const std::string&, double) override {
+    if (--left_ != 0) return;
+    const rlimit none{0, 0}, size{bytes_, bytes_};
+    setrlimit(RLIMIT_CORE, &none);
+    setrlimit(RLIMIT_FSIZE, &size);
+  }
+
+ private:
+  int left_;
+  std::uintmax_t bytes_;
+};
+
 /// Counts launches, and notes at which the update of each step ends.
 class Counter : public LaunchObserver {
  public:
@@ -31,16 +50,15 @@ class Counter : public LaunchObserver {
   std::vector<int> updates;
 };
 
-void train_and_die(const RunOptions& o, int launches) {
+void train_and_die(const RunOptions& o, LaunchObserver& killer, int signal) {
   const pid_t child = fork();
   if (child == 0) {
-    Killer killer(launches);
     train(o, &killer);
     _exit(0);  // the kill did not come: the parent sees it
   }
   int status = 0;
   waitpid(child, &status, 0);
-  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the run ended before it was killed";
+  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signal) << "the run ended before it was killed";
 }
 
 struct Case {
@@ -80,17 +98,26 @@ TEST_P(Resume, GivesTheSameBytes) {
   std::vector<int> kills = {per_step / 2, counter.updates[counter.updates.size() / 2] + per_step / 3};
   for (int i = 0; i < 2; ++i)
     kills.push_back(1 + static_cast<int>(random.below(static_cast<std::uint32_t>(counter.launches - 1))));
-  for (std::size_t i = 0; i < kills.size(); ++i) {
-    const std::string run = folder / ("killed" + std::to_string(i));
+  const auto check = [&](LaunchObserver& killer, int signal, const std::string& when) {
     RunOptions part = whole;
-    part.output = run;
-    train_and_die(part, kills[i]);
+    const std::string run = part.output = folder / when;
+    train_and_die(part, killer, signal);
     part.resume = true;
     train(part);
-    EXPECT_EQ(content_of(run + "/metrics.jsonl"), metrics) << "killed at launch " << kills[i];
+    EXPECT_EQ(content_of(run + "/metrics.jsonl"), metrics) << when;
     for (const char* file : {"/model/model.safetensors", "/checkpoint/student.safetensors",
                              "/checkpoint/optimizer.safetensors", "/checkpoint/teacher.safetensors"})
-      EXPECT_TRUE(content_of(run + file) == content_of((folder / "whole") + file)) << file << ", launch " << kills[i];
+      EXPECT_TRUE(content_of(run + file) == content_of((folder / "whole") + file)) << file << " " << when;
+  };
+  for (const int launch : kills) {
+    Killer killer(launch);
+    check(killer, SIGKILL, "killed at launch " + std::to_string(launch));
+  }
+  // Behind the first checkpoint: within the best model of step 8, and within the checkpoint of step 10.
+  const auto weights = fs::file_size(folder / "whole/checkpoint/student.safetensors");
+  for (const std::uintmax_t bytes : {weights / 2, weights + weights / 2}) {
+    FileLimit limit(counter.updates[5], bytes);
+    check(limit, SIGXFSZ, "killed at byte " + std::to_string(bytes) + " of a file");
   }
 }
 
