@@ -56,6 +56,8 @@ struct MixerType {
   nlohmann::json (*check_options)(const nlohmann::json&);
 };
 
+/// Those of this folder, by name.
+const std::vector<MixerType>& all_mixers();
 /// Error that lists the known names if there is no such mixer.
 const MixerType& find_mixer(const std::string& name);
 

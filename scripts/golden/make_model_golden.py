@@ -8,6 +8,7 @@ OUT/<name>/io.safetensors                                                inputs 
     input_ids, attention_mask, [token_type_ids]     I64 [B,S]; absent token types are all zero
     hidden_states.0 .. hidden_states.N              F32 [B,S,D], embeddings first
     logits                                          F32 [B,labels], where the model has a head
+OUT/bert_h768 has no weights in a file, since they are large: `by_formula` says what they are.
 OUT/<name>/io_holes.safetensors                                          the same with pads in the middle (two models)
 Outputs are computed in f64 from the f32 weights, in eval mode, and rounded to f32 once. Hidden states at
 pads are real outputs too: a pad is a query like any other token; it is never a key.
@@ -17,6 +18,7 @@ import os
 import shutil
 import sys
 
+import numpy
 import tokenizers
 import torch
 import transformers as tf
@@ -69,6 +71,41 @@ def randomise(model, seed):
     if hasattr(model, "tie_weights"):
         model.tie_weights()
     return model
+
+
+def by_formula(name, shape):
+    """Weights that need no file: splitmix64 of (FNV-1a hash of the tensor's name + the element's number), its upper 24
+    bits as u in [-1/2, 1/2); LayerNorm weights 1 + u/5, vectors u/5, matrices u sqrt(12 / columns)."""
+    hashed = 0xCBF29CE484222325
+    for byte in name.encode():
+        hashed = ((hashed ^ byte) * 0x100000001B3) % 2**64
+    with numpy.errstate(over="ignore"):
+        x = numpy.uint64(hashed) + numpy.arange(numpy.prod(shape), dtype=numpy.uint64)
+        x = x + numpy.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> numpy.uint64(31))
+    u = (x >> numpy.uint64(40)).astype(numpy.float64) / 2**24 - 0.5
+    if name.endswith("LayerNorm.weight"):
+        values = 1 + u / 5
+    else:
+        values = u / 5 if len(shape) == 1 else u * (12 / shape[-1]) ** 0.5
+    return torch.from_numpy(values.reshape(shape).astype(numpy.float32))
+
+
+def write_wide(out):
+    """A model of BERT-base's width, its weights by formula."""
+    name, config, cls = bert("bert_h768", 768, 12, 3072, 2, 120, 40, labels=3)
+    folder = os.path.join(out, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    model = cls(config)
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            p.copy_(by_formula(key, p.shape))
+    config.architectures = [cls.__name__]
+    config.save_pretrained(folder)
+    write_io(model, os.path.join(folder, "io.safetensors"), 3, 7, 5)
 
 
 def ragged_inputs(config, batch, length, seed, masks):
@@ -185,6 +222,7 @@ def main():
     torch.set_num_threads(1)
     for i, (name, config, cls) in enumerate(MODELS):
         write_model(sys.argv[1], name, config, cls, seed=1000 + 10 * i)
+    write_wide(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -1,77 +1,11 @@
-// The program as a user runs it: hidden states against transformers', and bad input of every kind.
-#include <sys/wait.h>
-
+// The program as a user runs it, and bad input of every kind.
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "data/safetensors.h"
-#include "tests/data/temp_folder.h"
+#include "tests/app/run_program.h"
 
 namespace cald {
 namespace {
-
-namespace fs = std::filesystem;
-
-const std::string kGolden = std::string(CALD_SOURCE_DIR) + "/tests/golden/";
-
-struct Result {
-  int code;
-  std::string out, err;
-};
-
-/// Runs `cald ARGUMENTS` through the shell, in `folder`.
-Result cald(const TempFolder& folder, const std::string& arguments, const std::string& before = "") {
-  const std::string program = std::string(CALD_BINARY_DIR) + "/cald";
-  const std::string out = folder / "stdout.txt", err = folder / "stderr.txt";
-  const std::string command = "{ cd '" + folder.path() + "'; " + before + " '" + program + "' " + arguments + "; } >'" +
-                              out + "' 2>'" + err + "' </dev/null";
-  const int status = std::system(command.c_str());
-  Result r{WIFEXITED(status) ? WEXITSTATUS(status) : -1, content_of(out), content_of(err)};
-  fs::remove(out);
-  fs::remove(err);
-  return r;
-}
-
-std::vector<float> read(const SafetensorsFile& file, const std::string& name) {
-  const TensorInfo* t = file.find(name);
-  if (t == nullptr) throw std::runtime_error(name + " is missing");
-  std::vector<float> v(static_cast<std::size_t>(t->numel()));
-  file.read_f32(*t, v.data());
-  return v;
-}
-
-TEST(States, AgreeWithTransformersOnEveryCheckpoint) {
-  int compared = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(kGolden + "models")) {
-    const std::string io = entry.path().string(), file_name = entry.path().filename().string();
-    if (file_name.rfind("io", 0) != 0) continue;
-    TempFolder folder;
-    const Result r = cald(
-        folder, "states '" + entry.path().parent_path().string() + "' --input '" + io + "' --output o.safetensors");
-    ASSERT_EQ(r.code, 0) << io << ": " << r.err;
-    const SafetensorsFile want(io), got(folder / "o.safetensors");
-    std::vector<std::int64_t> mask(static_cast<std::size_t>(want.find("attention_mask")->numel()));
-    want.read_i64(*want.find("attention_mask"), mask.data());
-    for (const TensorInfo& t : want.tensors()) {
-      const bool states = t.name.rfind("hidden_states.", 0) == 0;
-      if (!states && t.name != "logits") continue;
-      const std::vector<float> a = read(want, t.name), b = read(got, t.name);
-      ASSERT_EQ(a.size(), b.size()) << t.name;
-      const std::size_t per_position = states ? a.size() / mask.size() : 0;
-      float largest = 0, error = 0;
-      for (std::size_t i = 0; i < a.size(); ++i) {
-        if (states && !mask[i / per_position]) continue;
-        largest = std::max(largest, std::abs(a[i]));
-        error = std::max(error, std::abs(a[i] - b[i]));
-      }
-      EXPECT_LE(error, 3e-6f * largest) << io << " " << t.name;  // a few roundings of f32 in each layer
-      ++compared;
-    }
-  }
-  EXPECT_GE(compared, 40);
-}
 
 struct BadCase {
   const char* name;
@@ -142,7 +76,8 @@ TEST(Program, BadInputGivesOneLineAnExitCodeAndLeavesNothing) {
 TEST(Program, AReplacedHeadIsReportedAsNew) {
   TempFolder f;
   make_inputs(f);
-  const Result r = cald(f, "finetune '" + kGolden + "models/bert_h36' --train good.tsv --output run --steps 1 --new-head");
+  const Result r =
+      cald(f, "finetune '" + kGolden + "models/bert_h36' --train good.tsv --output run --steps 1 --new-head");
   ASSERT_EQ(r.code, 0) << r.err;
   const auto report = nlohmann::json::parse(content_of(f / "run/conversion.json"));
   EXPECT_EQ(report.at("new"), (nlohmann::json{"classifier.weight", "classifier.bias"}));
