@@ -191,10 +191,17 @@ void Table::read_arrow_columns() {
 }
 
 UsualColumns usual_columns(const Table& table) {
-  static constexpr UsualColumns kUsual[] = {
-      {"sentence", "sentence2"}, {"sentence1", "sentence2"}, {"question1", "question2"}, {"question", "sentence"},
-      {"premise", "hypothesis"}, {"claim", "evidence"},      {"sentence", ""},           {"text", ""},
-      {"sentence1", ""},         {"question", ""},           {"premise", ""}};
+  static constexpr UsualColumns kUsual[] = {{"sentence", "sentence2"},
+                                            {"sentence1", "sentence2"},
+                                            {"question1", "question2"},
+                                            {"question", "sentence"},
+                                            {"premise", "hypothesis"},
+                                            {"claim", "evidence"},
+                                            {"sentence", ""},
+                                            {"text", ""},
+                                            {"sentence1", ""},
+                                            {"question", ""},
+                                            {"premise", ""}};
   for (const UsualColumns& c : kUsual)
     if (table.find_column(c.text) >= 0 && (c.pair[0] == '\0' || table.find_column(c.pair) >= 0)) return c;
   return {"sentence", ""};

@@ -186,7 +186,11 @@ void Trainer::record(std::int64_t step, const StepLosses& l, double seconds, con
   step_seconds_ += seconds;
   tokens_run_ += tokens;
   ++steps_run_;
-  directory_->timing({{"step", step + 1}, {"seconds", seconds}, {"tokens", tokens}, {"padded_tokens", padded}, {"elapsed", this->seconds()}});
+  directory_->timing({{"step", step + 1},
+                      {"seconds", seconds},
+                      {"tokens", tokens},
+                      {"padded_tokens", padded},
+                      {"elapsed", this->seconds()}});
 }
 
 void Trainer::evaluate_at(std::int64_t steps_done) {
