@@ -104,7 +104,8 @@ struct RunOptions {
     v("train", o.train, "training data: .tsv, .csv or .jsonl with named columns");
     v("dev", o.dev, "data to evaluate on while training; the best checkpoint is chosen by it");
     v("text-column", o.text_column, "column of the text (default: the first of the usual names that the file has)");
-    v("pair-column", o.pair_column, "column of the second text, for pairs (default: the partner of the text's usual name)");
+    v("pair-column", o.pair_column,
+      "column of the second text, for pairs (default: the partner of the text's usual name)");
     v("label-column", o.label_column, "column of the label (default: label)");
     v("max-length", o.max_length,
       "longest input in tokens, specials included; longer texts are cut (default: 128, or the model's positions where "
