@@ -134,7 +134,8 @@ int train(const RunOptions& options) {
                   static_cast<long long>(outcome.best_step));
     done += text;
   }
-  progress.say(done + "; " + human_seconds(trainer.seconds()) + ", peak resident memory " + human_bytes(peak_resident_bytes()));
+  progress.say(done + "; " + human_seconds(trainer.seconds()) + ", peak resident memory " +
+               human_bytes(peak_resident_bytes()));
   if (trainer.total_steps() > 0) progress.say("report: " + options.output + "/report.html");
   return 0;
 }
