@@ -36,5 +36,7 @@ struct AttentionBackward {
 };
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const AttentionBackward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const AttentionBackward&);
 
 }  // namespace cald

@@ -52,7 +52,9 @@ void settle_shared(const Request& r, KernelTraffic& total) {
     unsigned load[32] = {};
     for (unsigned i = 0; i < count; ++i) ++load[words[i] % 32];
     ++total.shared_requests;
-    total.bank_conflicts += *std::max_element(load, load + 32) - 1;
+    const unsigned more = *std::max_element(load, load + 32) - 1;
+    total.bank_conflicts += more;
+    total.worst_conflict = std::max(total.worst_conflict, more);
   }
 }
 

@@ -17,6 +17,7 @@ struct KernelTraffic {
   std::uint64_t sectors = 0;             ///< of 32 bytes that the warps' requests touch
   std::uint64_t shared_requests = 0;     ///< wavefronts that shared memory would need without bank conflicts
   std::uint64_t bank_conflicts = 0;      ///< wavefronts on top of that
+  unsigned worst_conflict = 0;           ///< the most of them that one request needs: 1 where two lanes share a bank
 };
 
 /// Of every kernel launched since the last clear, in the order of their first launches. Empty in the plain build.

@@ -1,0 +1,65 @@
+// From a launch's TensorRefs to the operands of the attention kernels, and the choice of a kernel by head size.
+#pragma once
+#include <string>
+
+#include "engine/base/error.h"
+#include "kernels/attention.h"
+#include "kernels/cuda/attention_operands.cuh"
+
+namespace cald::cuda {
+
+inline void check_launch(const char* name, cudaError_t error) {
+  if (error != cudaSuccess) throw Error(std::string(name) + ": CUDA: " + cudaGetErrorString(error));
+}
+
+template <class T>
+HeadRows<T> head_rows(const TensorRef& t, int heads) {
+  if (!t.present) return {};
+  constexpr std::int64_t kVector = 16 / sizeof(T);
+  const bool vectors = reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 && t.strides[0] % kVector == 0 &&
+                       t.strides[1] % kVector == 0 && t.dim(2) / heads % kVector == 0;
+  return {t.as<T>(), t.strides[0], t.strides[1], vectors, false};
+}
+template <class T>
+HeadRows<T> head_rows(const GradRef& g, int heads) {
+  HeadRows<T> rows = head_rows<T>(g.to, heads);
+  rows.add = g.add;
+  return rows;
+}
+
+template <class Args>
+AttentionSizes attention_sizes(const Args& a) {
+  return {static_cast<int>(a.q.dim(1)), static_cast<int>(a.k.dim(1)), static_cast<int>(a.q.dim(2) / a.heads), a.scale,
+          a.causal};
+}
+inline KeyMask key_mask(const TensorRef& mask) {
+  if (!mask.present) return {};
+  return {mask.as<std::int32_t>(), mask.strides[0], mask.strides[1]};
+}
+template <class Args>
+ProbabilityDropout probability_dropout(const Args& a) {
+  if (!a.dropout.active()) return {};
+  return {a.dropout.key, a.dropout.threshold(), a.dropout.scale(), a.samples.template as<std::int32_t>(),
+          a.samples.strides[0]};
+}
+
+/// A grid over tiles of `rows`, heads and samples.
+template <class Args>
+dim3 attention_grid(const Args& a, std::int64_t rows, int tile) {
+  return dim3(static_cast<unsigned>((rows + tile - 1) / tile), static_cast<unsigned>(a.heads),
+              static_cast<unsigned>(a.q.dim(0)));
+}
+
+/// Calls fn(constant) with the least head size that has a kernel and is not below this one.
+template <class Fn>
+void with_head_size(const char* name, int head_size, const Fn& fn) {
+  if (head_size <= 32) return fn(std::integral_constant<int, 32>());
+  if (head_size <= 64) return fn(std::integral_constant<int, 64>());
+  if (head_size <= 80) return fn(std::integral_constant<int, 80>());
+  if (head_size <= 96) return fn(std::integral_constant<int, 96>());
+  if (head_size <= 128) return fn(std::integral_constant<int, 128>());
+  if (head_size <= 256) return fn(std::integral_constant<int, 256>());
+  throw Error(std::string(name) + ": on CUDA a head has at most 256 features, got " + std::to_string(head_size));
+}
+
+}  // namespace cald::cuda

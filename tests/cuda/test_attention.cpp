@@ -1,0 +1,118 @@
+// Attention in f32 on CUDA against its definition in double.
+#include "tests/cuda/attention_run.h"
+
+namespace cald::test {
+namespace {
+
+void compare(const AttentionValues<float>& got, const AttentionCase& c, const Operands& in, const Layout& layout) {
+  AttentionValues<double> want = attention_reference<double>(c, in.q, in.k, in.v, in.dy);
+  AttentionValues<float> naive = attention_reference<float>(c, in.q, in.k, in.v, in.dy);
+  expect_near(got.y, want.y, tolerance_of(want.y, naive.y), "y");
+  expect_near(got.lse, want.lse, tolerance_of(want.lse, naive.lse), "lse");
+  auto gradient = [&](bool wanted, const std::vector<float>& g, std::vector<double>& w, std::vector<float>& n,
+                      const char* what) {
+    if (!wanted) return;
+    if (layout.add) {
+      const std::vector<float> before = normal_values(static_cast<std::int64_t>(w.size()), 9);
+      for (std::size_t i = 0; i < w.size(); ++i) w[i] += static_cast<double>(before[i]), n[i] += before[i];
+    }
+    expect_near(g, w, tolerance_of(w, n), what);
+  };
+  gradient(layout.want_dq, got.dq, want.dq, naive.dq, "dq");
+  gradient(layout.want_dk, got.dk, want.dk, naive.dk, "dk");
+  gradient(layout.want_dv, got.dv, want.dv, naive.dv, "dv");
+}
+
+void check_case(const char* name, const AttentionCase& c, const Layout& layout = {}) {
+  SCOPED_TRACE(name);
+  const Operands in(c);
+  compare(run_attention(c, in, layout), c, in, layout);
+}
+
+const Dropout kDropout{0.3f, {0x1234567890ABCDEFull, 7, 3}};
+
+TEST(CudaAttention, Sizes) {
+  check_case("one of each", {1, 1, 1, 1, 1});
+  check_case("one token", {1, 2, 1, 1, 8});
+  check_case("odd", {2, 3, 3, 7, 5});
+  check_case("more than a tile", {1, 2, 70, 131, 32});
+  check_case("more queries than keys", {1, 2, 99, 5, 24});
+  check_case("one query", {2, 1, 1, 67, 36});
+}
+
+TEST(CudaAttention, HeadSizes) {
+  for (const std::int64_t d : {31, 64, 80, 96, 100, 128, 250, 256})
+    check_case(std::to_string(d).c_str(), {1, 1, 35, 37, d, {}, d % 4 == 0});
+}
+
+TEST(CudaAttention, NothingToDo) {
+  check_case("no samples", {0, 2, 3, 3, 4});
+  check_case("no queries", {2, 2, 0, 70, 4});
+  check_case("no keys", {2, 2, 70, 0, 4});
+}
+
+TEST(CudaAttention, Masks) {
+  check_case("holes", {3, 2, 9, 90, 8, holes(3, 90)});
+  check_case("first tile without a key", {1, 1, 5, 140, 8, [] {
+                                            std::vector<std::int32_t> m(140);
+                                            m[70] = m[139] = 1;
+                                            return m;
+                                          }()});
+  check_case("a sample without any key", {2, 2, 4, 4, 4, {1, 1, 0, 1, 0, 0, 0, 0}});
+}
+
+TEST(CudaAttention, Causal) {
+  check_case("square", {1, 2, 70, 70, 8, {}, true});
+  check_case("more keys", {1, 1, 40, 100, 8, {}, true});
+  check_case("queries before the first key", {1, 1, 100, 40, 8, {}, true});
+  check_case("with holes", {2, 1, 70, 70, 8, holes(2, 70), true});
+}
+
+TEST(CudaAttention, Dropout) {
+  check_case("plain", {2, 2, 35, 70, 8, {}, false, kDropout});
+  check_case("causal with holes", {2, 2, 70, 66, 12, holes(2, 66), true, kDropout});
+  check_case("two rows a thread", {1, 2, 37, 39, 130, {}, false, kDropout});
+}
+
+TEST(CudaAttention, Layouts) {
+  check_case("aligned rows with gaps", {2, 2, 9, 70, 32}, {4});
+  check_case("rows of any alignment", {2, 2, 9, 70, 32, holes(2, 70)}, {3});
+  check_case("added", {2, 2, 9, 11, 33}, {0, true});
+  check_case("added, aligned", {1, 2, 9, 11, 64}, {0, true});
+  check_case("added, a sample without any key", {2, 2, 4, 4, 4, {1, 1, 0, 1, 0, 0, 0, 0}}, {0, true});
+  check_case("dq alone", {1, 2, 9, 11, 8}, {0, false, true, false, false});
+  check_case("dk alone", {1, 2, 9, 11, 8}, {0, false, false, true, false});
+  check_case("dv alone", {1, 2, 9, 11, 8}, {0, false, false, false, true});
+}
+
+TEST(CudaAttention, EveryScheduleGivesTheSameBits) {
+  const AttentionCase c{2, 2, 70, 67, 8, holes(2, 67), true, kDropout};
+  const Operands in(c);
+  const AttentionValues<float> first = run_attention(c, in);
+  with_every_schedule([&] {
+    const AttentionValues<float> again = run_attention(c, in);
+    EXPECT_EQ(first.y, again.y);
+    EXPECT_EQ(first.lse, again.lse);
+    EXPECT_EQ(first.dq, again.dq);
+    EXPECT_EQ(first.dk, again.dk);
+    EXPECT_EQ(first.dv, again.dv);
+  });
+}
+
+/// With q = 0 and v[j] the unit vector of feature j, feature j of y is nonzero if and only if key j is kept.
+TEST(CudaAttention, DropsTheSameElementsAsTheCpu) {
+  const AttentionCase c{2, 3, 21, 64, 64, {}, false, kDropout};
+  Operands in(c);
+  std::fill(in.q.begin(), in.q.end(), 0.0f);
+  for (std::size_t i = 0; i < in.v.size(); ++i) in.v[i] = i % 64 == i / static_cast<std::size_t>(c.width()) % 64;
+  const std::vector<float> y = run_attention(c, in).y;
+  for (std::int64_t i = 0; i < c.batch * c.queries * c.width(); ++i) {
+    const std::int64_t row = i / c.width(), h = i / 64 % 3;
+    ASSERT_EQ(y[static_cast<std::size_t>(i)] != 0, c.keeps(row / c.queries, h, row % c.queries, i % 64)) << i;
+  }
+}
+
+TEST(CudaAttention, RefusesHeadsAbove256) { EXPECT_THROW(check_case("257", {1, 1, 2, 2, 257}), Error); }
+
+}  // namespace
+}  // namespace cald::test

@@ -1,0 +1,53 @@
+// Bytes and bank conflicts of the attention kernels, which the instrumented build counts.
+#include "kernels/cuda/emulation/source_line.h"
+#include "kernels/cuda/emulation/traffic.h"
+#include "tests/cuda/attention_run.h"
+
+namespace cald::test {
+namespace {
+
+struct Bytes {
+  const char* kernel;
+  std::int64_t loaded, stored;  ///< what the formula beside the kernel allows
+};
+
+/// The first kernel whose name holds `name`.
+emulation::KernelTraffic traffic_of(const std::string& name) {
+  for (const emulation::KernelTraffic& t : emulation::kernel_traffic())
+    if (emulation::function_name(t.kernel).find(name) != std::string::npos) return t;
+  ADD_FAILURE() << "no kernel " << name << " was launched";
+  return {};
+}
+
+void expect_traffic(const Bytes& allowed) {
+  const emulation::KernelTraffic t = traffic_of(allowed.kernel);
+  EXPECT_LE(static_cast<double>(t.loaded), 1.1 * static_cast<double>(allowed.loaded)) << allowed.kernel;
+  EXPECT_LE(static_cast<double>(t.stored), 1.1 * static_cast<double>(allowed.stored)) << allowed.kernel;
+  EXPECT_LE(t.worst_conflict, 1u) << allowed.kernel << ": " << t.bank_conflicts << " conflicts in " << t.shared_requests
+                                  << " requests";
+}
+
+std::int64_t tiles(std::int64_t n, std::int64_t tile) { return (n + tile - 1) / tile; }
+
+void check_f32(const AttentionCase& c, std::int64_t held) {
+  SCOPED_TRACE("head size " + std::to_string(c.head_size));
+  emulation::clear_kernel_traffic();
+  run_attention(c, Operands(c));
+  const std::int64_t n = 4 * c.batch * c.heads, sq = c.queries, sk = c.keys, d = c.head_size;
+  expect_traffic({"attention_forward_f32", n * (sq * d + tiles(sq, 64) * sk * (2 * d + 2)), n * sq * (d + 1)});
+  expect_traffic({"attention_sums_f32", n * (2 * sq * d + tiles(sq, held) * sk * (2 * d + 2) + 16 * sq), n * sq * 2});
+  const std::string size = std::to_string(d);
+  expect_traffic({("attention_backward_f32<" + size + ", false>").c_str(),
+                  n * (2 * sq * d + tiles(sq, held) * sk * (2 * d + 2) + 48 * sq), n * sq * d});
+  expect_traffic({("attention_backward_f32<" + size + ", true>").c_str(),
+                  n * (2 * sk * d + tiles(sk, held) * sq * (2 * d + 3) + 17 * sk), n * 2 * sk * d});
+}
+
+TEST(CudaTraffic, AttentionF32) {
+  for (const std::int64_t d : {32, 64, 80, 96, 128})
+    check_f32({1, 1, 128, 128, d, std::vector<std::int32_t>(128, 1)}, 64);
+  check_f32({1, 1, 64, 64, 256, std::vector<std::int32_t>(64, 1)}, 32);
+}
+
+}  // namespace
+}  // namespace cald::test
