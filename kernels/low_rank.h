@@ -25,5 +25,7 @@ struct LowRankBackward {
 };
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const LowRankBackward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const LowRankBackward&);
 
 }  // namespace cald

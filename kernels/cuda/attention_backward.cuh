@@ -145,16 +145,16 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_sums_
   const KeyRange range = key_range(a.mask, n, row0 + rows);
   const std::uint32_t sample = a.dropout.sample();
 
-  f32_tiles::load_tile<kRows, kHead, 1>(q, a.q, row0, rows, n.head_size);
-  f32_tiles::load_tile<kRows, kHead, 1>(dy, a.dy, row0, rows, n.head_size);
+  f32_tiles::load_tile<kRows, kHead, 1>(q, a.q.head(n.head_size).from(row0), rows, n.head_size);
+  f32_tiles::load_tile<kRows, kHead, 1>(dy, a.dy.head(n.head_size).from(row0), rows, n.head_size);
   float lse[kR], sum[kR] = {}, weighted[kR] = {};
 #pragma unroll
   for (int r = 0; r < kR; ++r) lse[r] = usable_lse(a, query + r);
   for (int key0 = range.begin / kColumns * kColumns; key0 < range.end; key0 += kColumns) {
     const int columns = min(kColumns, range.end - key0), key = key0 + f32_tiles::thread_x() * kC;
     __syncthreads();  // the last tiles are no longer needed
-    f32_tiles::load_tile<kColumns, kHead, kC>(k, a.k, key0, columns, n.head_size);
-    f32_tiles::load_tile<kColumns, kHead, kC>(v, a.v, key0, columns, n.head_size);
+    f32_tiles::load_tile<kColumns, kHead, kC>(k, a.k.head(n.head_size).from(key0), columns, n.head_size);
+    f32_tiles::load_tile<kColumns, kHead, kC>(v, a.v.head(n.head_size).from(key0), columns, n.head_size);
     load_bias<kColumns>(bias, a.mask, key0, columns);
     __syncthreads();
     float s[kR][kC], g[kR][kC];
@@ -211,15 +211,18 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_backw
   const std::uint32_t sample = a.dropout.sample();
 
   // Scores are rows' by columns' operand, their gradients dy v: the other operand of each.
-  f32_tiles::load_tile<kRows, kHead, 1>(held, kKeysHeld ? a.k : a.q, row0, rows, n.head_size);
-  f32_tiles::load_tile<kRows, kHead, 1>(held_grad, kKeysHeld ? a.v : a.dy, row0, rows, n.head_size);
+  f32_tiles::load_tile<kRows, kHead, 1>(held, (kKeysHeld ? a.k : a.q).head(n.head_size).from(row0), rows, n.head_size);
+  f32_tiles::load_tile<kRows, kHead, 1>(held_grad, (kKeysHeld ? a.v : a.dy).head(n.head_size).from(row0), rows,
+                                        n.head_size);
   Held side(a, p + Tiles::kWeights, row);
   float out[kR][kHead / 16] = {}, out_value[kKeysHeld ? kR : 1][kHead / 16] = {};
   for (int column0 = range.begin / kColumns * kColumns; column0 < range.end; column0 += kColumns) {
     const int columns = min(kColumns, range.end - column0);
     __syncthreads();  // the last tiles are no longer needed
-    f32_tiles::load_tile<kColumns, kHead, kC>(passing, kKeysHeld ? a.q : a.k, column0, columns, n.head_size);
-    f32_tiles::load_tile<kColumns, kHead, kC>(passing_grad, kKeysHeld ? a.dy : a.v, column0, columns, n.head_size);
+    f32_tiles::load_tile<kColumns, kHead, kC>(passing, (kKeysHeld ? a.q : a.k).head(n.head_size).from(column0), columns,
+                                              n.head_size);
+    f32_tiles::load_tile<kColumns, kHead, kC>(passing_grad, (kKeysHeld ? a.dy : a.v).head(n.head_size).from(column0),
+                                              columns, n.head_size);
     side.load_columns(column0, columns);
     __syncthreads();
     float s[kR][kC], g[kR][kC];
@@ -237,9 +240,9 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_backw
 #pragma unroll
   for (int r = 0; r < kR; ++r) factor[r] = n.scale, one[r] = 1;
   const HeadRows<float>& to = kKeysHeld ? a.dk : a.dq;
-  if (to.data) f32_tiles::store_tile<kHead>(to, row0, rows, n.head_size, out, factor);
+  if (to.data) f32_tiles::store_tile<kHead>(to.head(n.head_size).from(row0), rows, n.head_size, out, factor);
   if constexpr (kKeysHeld)
-    if (a.dv.data) f32_tiles::store_tile<kHead>(a.dv, row0, rows, n.head_size, out_value, one);
+    if (a.dv.data) f32_tiles::store_tile<kHead>(a.dv.head(n.head_size).from(row0), rows, n.head_size, out_value, one);
 }
 
 }  // namespace cald::cuda

@@ -5,7 +5,8 @@
 // mask twice. With T = ceil(Sq / 64) tiles of queries and d = head size, at most
 //   B heads 4 (Sq d + T Sk (2 d + 2)) bytes, and B heads 4 Sq (d + 1) bytes written.
 #pragma once
-#include "kernels/cuda/attention_tiles.cuh"
+#include "kernels/cuda/attention_operands.cuh"
+#include "kernels/cuda/f32_tiles.cuh"
 
 namespace cald::cuda {
 
@@ -96,14 +97,14 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_forwa
   const KeyRange range = key_range(a.mask, n, row0 + rows);
   const std::uint32_t sample = a.dropout.sample();
 
-  f32_tiles::load_tile<kRows, kHead, 1>(q, a.q, row0, rows, n.head_size);
+  f32_tiles::load_tile<kRows, kHead, 1>(q, a.q.head(n.head_size).from(row0), rows, n.head_size);
   RunningSoftmax<kR> softmax;
   softmax.start();
   float out[kR][kHead / 16] = {};
   for (int key0 = range.begin / kColumns * kColumns; key0 < range.end; key0 += kColumns) {
     const int columns = min(kColumns, range.end - key0), key = key0 + f32_tiles::thread_x() * kC;
     __syncthreads();  // the last tile's values and weights are no longer needed
-    f32_tiles::load_tile<kColumns, kHead, kC>(kv, a.k, key0, columns, n.head_size);
+    f32_tiles::load_tile<kColumns, kHead, kC>(kv, a.k.head(n.head_size).from(key0), columns, n.head_size);
     for (int j = threadIdx.x; j < kColumns; j += f32_tiles::kThreads)
       bias[j] = j < columns && a.mask.counts(key0 + j) ? 0.0f : -kInfinity;
     __syncthreads();
@@ -119,7 +120,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_forwa
     if (a.dropout.samples) drop(s, a.dropout, sample, n, query, key);
     f32_tiles::store_weights(weights, s);
     __syncthreads();  // all threads have read the keys
-    f32_tiles::load_tile<kColumns, kHead, kC>(kv, a.v, key0, columns, n.head_size);
+    f32_tiles::load_tile<kColumns, kHead, kC>(kv, a.v.head(n.head_size).from(key0), columns, n.head_size);
     __syncthreads();
     f32_tiles::add_product<kHead, kColumns>(weights, kv, out);
   }
@@ -132,7 +133,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_forwa
     if (f32_tiles::thread_x() == 0 && query + r < n.queries)
       a.lse[n.statistic(query + r)] = softmax.top[r] + logf(total);
   }
-  f32_tiles::store_tile<kHead>(a.y, row0, rows, n.head_size, out, factor);
+  f32_tiles::store_tile<kHead>(a.y.head(n.head_size).from(row0), rows, n.head_size, out, factor);
 }
 
 }  // namespace cald::cuda

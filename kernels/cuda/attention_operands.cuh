@@ -1,7 +1,7 @@
 // What the attention kernels are given: one head of one sample is a block's or a few blocks' work.
 #pragma once
 #include "engine/base/rng.h"
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/f32_tiles.cuh"
 
 namespace cald::cuda {
 
@@ -15,8 +15,10 @@ struct HeadRows {
   bool vectors = false;  ///< a head's rows begin and end at multiples of 16 bytes
   bool add = false;      ///< for gradients
 
-  __device__ T* head(int head_size) const {
-    return data + blockIdx.z * sample_step + static_cast<std::int64_t>(blockIdx.y) * head_size;
+  /// The block's head of its sample.
+  __device__ Rows<T> head(int head_size) const {
+    return {data + blockIdx.z * sample_step + static_cast<std::int64_t>(blockIdx.y) * head_size, row_step, vectors,
+            add};
   }
 };
 

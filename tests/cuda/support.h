@@ -67,6 +67,11 @@ class DeviceTensor {
   Buffer<T> buffer_;
 };
 
+template <class T>
+void add_to(std::vector<T>& values, const std::vector<float>& more) {
+  for (std::size_t i = 0; i < more.size(); ++i) values[i] += static_cast<T>(more[i]);
+}
+
 /// Twice the largest error of the naive code in the kernel's dtype, and at least two units in the last place of the
 /// largest wanted value.
 template <class T>

@@ -1,7 +1,8 @@
-// Bytes and bank conflicts of the attention kernels, which the instrumented build counts.
+// Bytes and bank conflicts of the attention and projection kernels, which the instrumented build counts.
 #include "kernels/cuda/emulation/source_line.h"
 #include "kernels/cuda/emulation/traffic.h"
 #include "tests/cuda/attention_run.h"
+#include "tests/cuda/low_rank_run.h"
 
 namespace cald::test {
 namespace {
@@ -47,6 +48,19 @@ TEST(CudaTraffic, AttentionF32) {
   for (const std::int64_t d : {32, 64, 80, 96, 128})
     check_f32({1, 1, 128, 128, d, std::vector<std::int32_t>(128, 1)}, 64);
   check_f32({1, 1, 64, 64, 256, std::vector<std::int32_t>(64, 1)}, 32);
+}
+
+TEST(CudaTraffic, LowRankF32) {
+  emulation::clear_kernel_traffic();
+  const LowRankCase c = padded_case(128, 128, 96, {0, 0});
+  run_low_rank(c, LowRankInputs(c));
+  const std::int64_t n = 4 * c.batch, s = c.tokens, d = c.width, k = c.slots, p = c.positions;
+  expect_traffic({"low_rank_forward_f32",
+                  n * (tiles(k, 64) * s * d + tiles(d, 64) * s * k + tiles(k, 64) * tiles(d, 64) * s), n * k * d});
+  expect_traffic({"low_rank_backward_x_f32",
+                  n * (tiles(d, 64) * s * k + tiles(s, 64) * k * d + tiles(s, 64) * tiles(d, 64) * 64), n * s * d});
+  expect_traffic(
+      {"low_rank_backward_e_f32", n * (tiles(k, 32) * p * d + tiles(p, 32) * k * d + tiles(k, 32) * p), 4 * p * k});
 }
 
 }  // namespace

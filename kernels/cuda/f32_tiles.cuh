@@ -1,11 +1,28 @@
-// Tiles of f32 attention: a block's 256 threads are 16 x 16, (ty, tx), over a tile of scores. Thread (ty, tx) owns rows
-// ty * kR + r and columns tx * kC + c of it, and of an output tile the same rows and kHead / 16 columns.
+// Tiles of f32 matrices in shared memory, and their products by plain multiply-adds: a block's 256 threads are 16 x 16,
+// (ty, tx), over a tile of scores. Thread (ty, tx) owns rows ty * kR + r and columns tx * kC + c of it, and of an
+// output tile the same rows and kHead / 16 columns.
 //
-// Tiles of rows lie in shared memory with 4 floats of padding, so that 8 neighbouring rows begin in different banks. A
-// tile that gives columns of scores has row j at place (j % kC) * 16 + j / kC: then the 16 threads of one ty read
-// neighbouring places, and yet own neighbouring keys, which share one call of Philox.
+// Tiles of rows have 4 floats of padding, so that 8 neighbouring rows begin in different banks. A tile that gives
+// columns of scores has row j at place (j % kC) * 16 + j / kC: then the 16 threads of one ty read neighbouring places,
+// and yet own neighbouring columns.
 #pragma once
-#include "kernels/cuda/attention_operands.cuh"
+#include "kernels/cuda/device.cuh"
+
+namespace cald::cuda {
+
+/// The rows of a matrix, from the first that is meant on.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  std::int64_t step = 0;
+  bool vectors = false;  ///< every row begins and ends at multiples of 16 bytes
+  bool add = false;      ///< results are added to what stands there
+
+  __device__ T* row(int i) const { return data + i * step; }
+  __device__ Rows from(int row0, int column0 = 0) const { return {row(row0) + column0, step, vectors, add}; }
+};
+
+}  // namespace cald::cuda
 
 namespace cald::cuda::f32_tiles {
 
@@ -19,29 +36,32 @@ __device__ __forceinline__ int thread_y() { return threadIdx.x / 16; }
 
 template <int kC>
 __device__ __forceinline__ constexpr int place_of(int row) {
-  return row % kC * 16 + row / kC;
+  return kC == 1 ? row : row % kC * 16 + row / kC;
 }
 
-/// Loads `count` rows of one head, zeros below and right of them; kC = 1 keeps the rows' order.
-template <int kRows, int kHead, int kC>
-__device__ __forceinline__ void load_tile(float* tile, const HeadRows<const float>& from, int row0, int count,
-                                          int head_size) {
-  const float* head = from.head(head_size) + row0 * from.row_step;
+/// Loads kRows rows, row i being from.row(index(i)) and zero where index(i) < 0; zeros right of `columns`. kC = 1 keeps
+/// the rows' order. kStep floats lie between two rows of the tile.
+template <int kRows, int kColumns, int kC, int kStep = kStride<kColumns>, class Index>
+__device__ __forceinline__ void load_tile(float* tile, const Rows<const float>& from, int columns, const Index& index) {
+  constexpr int kEach = kColumns / 4;
   if (from.vectors) {
-    for (int i = threadIdx.x; i < kRows * (kHead / 4); i += kThreads) {
-      const int row = i / (kHead / 4), column = i % (kHead / 4) * 4;
+    for (int i = threadIdx.x; i < kRows * kEach; i += kThreads) {
+      const int row = i / kEach, column = i % kEach * 4, at = index(row);
       float4 x{0, 0, 0, 0};
-      if (row < count && column < head_size) x = load_vector<float4>(head + row * from.row_step + column);
-      store_vector(tile + (kC == 1 ? row : place_of<kC>(row)) * kStride<kHead> + column, x);
+      if (at >= 0 && column < columns) x = load_vector<float4>(from.row(at) + column);
+      store_vector(tile + place_of<kC>(row) * kStep + column, x);
     }
   } else {
-    for (int i = threadIdx.x; i < kRows * kHead; i += kThreads) {
-      const int row = i / kHead, column = i % kHead;
-      const bool valid = row < count && column < head_size;
-      tile[(kC == 1 ? row : place_of<kC>(row)) * kStride<kHead> + column] =
-          valid ? head[row * from.row_step + column] : 0.0f;
+    for (int i = threadIdx.x; i < kRows * kColumns; i += kThreads) {
+      const int row = i / kColumns, column = i % kColumns, at = index(row);
+      tile[place_of<kC>(row) * kStep + column] = at >= 0 && column < columns ? from.row(at)[column] : 0.0f;
     }
   }
+}
+/// The first `count` rows.
+template <int kRows, int kColumns, int kC>
+__device__ __forceinline__ void load_tile(float* tile, const Rows<const float>& from, int count, int columns) {
+  load_tile<kRows, kColumns, kC>(tile, from, columns, [count](int row) { return row < count ? row : -1; });
 }
 
 /// s[r][c] = sum over the head's features, in their order, of row r times column c.
@@ -139,9 +159,9 @@ __device__ __forceinline__ void store_weights(float* w, const float (&p)[kR][kC]
   for (int r = 0; r < kR; ++r) write_floats<kC>(w + (thread_y() * kR + r) * kC * 16 + thread_x() * kC, p[r]);
 }
 
-/// Writes factor[r] * out[r] to the rows below `count`, or adds it to what stands there.
+/// Writes factor[r] * out[r] to the first `count` rows, or adds it to what stands there.
 template <int kHead, int kR>
-__device__ __forceinline__ void store_tile(const HeadRows<float>& to, int row0, int count, int head_size,
+__device__ __forceinline__ void store_tile(const Rows<float>& to, int count, int columns,
                                            const float (&out)[kR][kHead / 16], const float (&factor)[kR]) {
   using Columns = OutputColumns<kHead>;
   constexpr int kVector = Columns::kVector;
@@ -149,23 +169,23 @@ __device__ __forceinline__ void store_tile(const HeadRows<float>& to, int row0, 
   for (int r = 0; r < kR; ++r) {
     const int row = thread_y() * kR + r;
     if (row >= count) continue;
-    float* head = to.head(head_size) + (row0 + row) * to.row_step;
+    float* const at = to.row(row);
 #pragma unroll
     for (int i = 0; i < Columns::kCount; i += kVector) {
       const int column = Columns::column(i);
       float x[kVector];
 #pragma unroll
       for (int v = 0; v < kVector; ++v) x[v] = out[r][i + v] * factor[r];
-      if (to.vectors && column < head_size) {
+      if (to.vectors && column < columns) {
         float old[kVector] = {};
-        if (to.add) read_floats<kVector>(head + column, old);
+        if (to.add) read_floats<kVector>(at + column, old);
 #pragma unroll
         for (int v = 0; v < kVector; ++v) x[v] += old[v];
-        write_floats<kVector>(head + column, x);
+        write_floats<kVector>(at + column, x);
       } else {
 #pragma unroll
         for (int v = 0; v < kVector; ++v)
-          if (column + v < head_size) head[column + v] = to.add ? head[column + v] + x[v] : x[v];
+          if (column + v < columns) at[column + v] = to.add ? at[column + v] + x[v] : x[v];
       }
     }
   }
