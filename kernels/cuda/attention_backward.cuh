@@ -27,25 +27,11 @@ struct BackwardTiles {
   static constexpr std::size_t kBytes = (2 * kHeld + 2 * kPassing + 2 * kWeights + 3 * kColumns) * sizeof(float);
 };
 
-struct AttentionBackwardOperands {
-  HeadRows<const float> q, k, v, dy;
-  HeadRows<float> dq, dk, dv;
-  const float* lse;
-  float *inverse, *delta;  ///< (B, heads, Sq): 1 / sum of p, and sum of p dp divided by it
-  AttentionSizes n;
-  KeyMask mask;
-  ProbabilityDropout dropout;
-};
-
-/// What the backward knows of a query. Where there is no key or no query all probabilities are to be 0: lse is +inf.
+/// What the backward knows of a query.
 struct QueryStatistics {
   float lse, inverse, delta;
 };
-__device__ __forceinline__ float usable_lse(const AttentionBackwardOperands& a, int query) {
-  const float lse = query < a.n.queries ? a.lse[a.n.statistic(query)] : kInfinity;
-  return lse == -kInfinity ? kInfinity : lse;
-}
-__device__ __forceinline__ QueryStatistics query_statistics(const AttentionBackwardOperands& a, int query) {
+__device__ __forceinline__ QueryStatistics query_statistics(const AttentionBackwardOperands<float>& a, int query) {
   const bool valid = query < a.n.queries;
   return {usable_lse(a, query), valid ? a.inverse[a.n.statistic(query)] : 0.0f,
           valid ? a.delta[a.n.statistic(query)] : 0.0f};
@@ -72,11 +58,11 @@ template <int kHead>
 struct QueriesHeld {
   using Tiles = BackwardTiles<kHead>;
   static constexpr int kR = Tiles::kR, kC = Tiles::kC;
-  const AttentionBackwardOperands& a;
+  const AttentionBackwardOperands<float>& a;
   float* bias;  // (kColumns)
   QueryStatistics statistics[kR];
 
-  __device__ QueriesHeld(const AttentionBackwardOperands& operands, float* shared, int query)
+  __device__ QueriesHeld(const AttentionBackwardOperands<float>& operands, float* shared, int query)
       : a(operands), bias(shared) {
 #pragma unroll
     for (int r = 0; r < kR; ++r) statistics[r] = query_statistics(a, query + r);
@@ -101,11 +87,11 @@ template <int kHead>
 struct KeysHeld {
   using Tiles = BackwardTiles<kHead>;
   static constexpr int kR = Tiles::kR, kC = Tiles::kC, kColumns = Tiles::kColumns;
-  const AttentionBackwardOperands& a;
+  const AttentionBackwardOperands<float>& a;
   float* statistics;  // lse, inverse, delta (kColumns) each
   bool counts[kR];
 
-  __device__ KeysHeld(const AttentionBackwardOperands& operands, float* shared, int key)
+  __device__ KeysHeld(const AttentionBackwardOperands<float>& operands, float* shared, int key)
       : a(operands), statistics(shared) {
 #pragma unroll
     for (int r = 0; r < kR; ++r) counts[r] = key + r < a.n.keys && a.mask.counts(key + r);
@@ -134,7 +120,8 @@ struct KeysHeld {
 
 /// inverse and delta of a tile of queries.
 template <int kHead>
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_sums_f32(AttentionBackwardOperands a) {
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 1)
+    attention_sums_f32(AttentionBackwardOperands<float> a) {
   using Tiles = BackwardTiles<kHead>;
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kR = Tiles::kR, kC = Tiles::kC;
   CALD_DYNAMIC_SHARED(float, q);
@@ -187,7 +174,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_sums_
 
 /// The columns that a block walks over: none where no row of it counts.
 template <bool kKeysHeld>
-__device__ KeyRange columns_of(const AttentionBackwardOperands& a, int row0, int rows) {
+__device__ KeyRange columns_of(const AttentionBackwardOperands<float>& a, int row0, int rows) {
   if (!kKeysHeld) return key_range(a.mask, a.n, row0 + rows);
   bool counts = false;
   for (int j = threadIdx.x; j < rows; j += f32_tiles::kThreads) counts = counts || a.mask.counts(row0 + j);
@@ -197,7 +184,8 @@ __device__ KeyRange columns_of(const AttentionBackwardOperands& a, int row0, int
 
 /// kKeysHeld: dk and dv of a tile of keys; else dq of a tile of queries.
 template <int kHead, bool kKeysHeld>
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_backward_f32(AttentionBackwardOperands a) {
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 1)
+    attention_backward_f32(AttentionBackwardOperands<float> a) {
   using Tiles = BackwardTiles<kHead>;
   using Held = std::conditional_t<kKeysHeld, KeysHeld<kHead>, QueriesHeld<kHead>>;
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kR = Tiles::kR, kC = Tiles::kC;

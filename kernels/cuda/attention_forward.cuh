@@ -19,15 +19,6 @@ struct ForwardTiles {
   static constexpr std::size_t kBytes = (kQ + kKV + kRows * kColumns + kColumns) * sizeof(float);
 };
 
-struct AttentionForwardOperands {
-  HeadRows<const float> q, k, v;
-  HeadRows<float> y;
-  float* lse;
-  AttentionSizes n;
-  KeyMask mask;
-  ProbabilityDropout dropout;
-};
-
 /// The running softmax of a thread's rows: its maximum, and this thread's part of its sum.
 template <int kR>
 struct RunningSoftmax {
@@ -86,7 +77,8 @@ __device__ __forceinline__ void drop(float (&p)[kR][kC], const ProbabilityDropou
 }
 
 template <int kHead>
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 1) attention_forward_f32(AttentionForwardOperands a) {
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 1)
+    attention_forward_f32(AttentionForwardOperands<float> a) {
   using Tiles = ForwardTiles<kHead>;
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kR = Tiles::kR, kC = Tiles::kC;
   CALD_DYNAMIC_SHARED(float, q);

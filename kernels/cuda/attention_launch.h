@@ -43,6 +43,43 @@ ProbabilityDropout probability_dropout(const Args& a) {
           a.samples.strides[0]};
 }
 
+/// Queries of all heads and samples; the backward has two numbers of each.
+inline std::int64_t query_count(const AttentionBackward& a) { return a.q.dim(0) * a.heads * a.q.dim(1); }
+
+template <class T>
+AttentionForwardOperands<T> forward_operands(const AttentionForward& a) {
+  return {head_rows<const T>(a.q, a.heads),
+          head_rows<const T>(a.k, a.heads),
+          head_rows<const T>(a.v, a.heads),
+          head_rows<T>(a.y, a.heads),
+          a.lse.f32(),
+          attention_sizes(a),
+          key_mask(a.mask),
+          probability_dropout(a)};
+}
+template <class T>
+AttentionBackwardOperands<T> backward_operands(const Exec& exec, const AttentionBackward& a) {
+  auto* const inverse = static_cast<float*>(exec.workspace);
+  return {head_rows<const T>(a.q, a.heads),
+          head_rows<const T>(a.k, a.heads),
+          head_rows<const T>(a.v, a.heads),
+          head_rows<const T>(a.y, a.heads),
+          head_rows<const T>(a.dy, a.heads),
+          head_rows<T>(a.dq, a.heads),
+          head_rows<T>(a.dk, a.heads),
+          head_rows<T>(a.dv, a.heads),
+          a.lse.f32(),
+          inverse,
+          inverse + query_count(a),
+          attention_sizes(a),
+          key_mask(a.mask),
+          probability_dropout(a)};
+}
+
+/// Tensor-core kernels of attention_bf16.cu.
+void attention_forward_on_tensor_cores(const Exec& exec, const AttentionForward& a);
+void attention_backward_on_tensor_cores(const Exec& exec, const AttentionBackward& a);
+
 /// A grid over tiles of `rows`, heads and samples.
 template <class Args>
 dim3 attention_grid(const Args& a, std::int64_t rows, int tile) {

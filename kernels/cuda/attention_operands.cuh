@@ -69,6 +69,33 @@ __device__ __forceinline__ std::uint32_t word_of(const PhiloxWords& words, int i
   return i & 2 ? high : low;
 }
 
+template <class T>
+struct AttentionForwardOperands {
+  HeadRows<const T> q, k, v;
+  HeadRows<T> y;
+  float* lse;  ///< (B, heads, Sq)
+  AttentionSizes n;
+  KeyMask mask;
+  ProbabilityDropout dropout;
+};
+
+template <class T>
+struct AttentionBackwardOperands {
+  HeadRows<const T> q, k, v, y, dy;
+  HeadRows<T> dq, dk, dv;
+  const float* lse;
+  float *inverse, *delta;  ///< (B, heads, Sq): 1 / sum of p (f32 only), and sum of p dp divided by it
+  AttentionSizes n;
+  KeyMask mask;
+  ProbabilityDropout dropout;
+};
+
+/// lse with +inf where there is no key or no query, which makes all probabilities 0.
+template <class T>
+__device__ __forceinline__ float usable_lse(const AttentionBackwardOperands<T>& a, int query) {
+  const float lse = query < a.n.queries ? a.lse[a.n.statistic(query)] : kInfinity;
+  return lse == -kInfinity ? kInfinity : lse;
+}
 struct KeyRange {
   int begin, end;
 };

@@ -1,5 +1,5 @@
-// Attention by its definition, over a number type: in double the wanted values, in float what their tolerance follows
-// from.
+// Attention by its definition, over a number type: in double the wanted values, in float (with what is stored rounded
+// to the kernel's dtype) what their tolerance follows from.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -34,10 +34,19 @@ struct AttentionValues {
   std::vector<T> y, lse, dq, dk, dv;
 };
 
-/// Forward and, for the gradient dy of y, backward. q, dy (B, Sq, D); k, v (B, Sk, D), contiguous.
-template <class T>
+struct Unrounded {
+  template <class T>
+  T operator()(T x) const {
+    return x;
+  }
+};
+
+/// Forward and, for the gradient dy of y, backward. q, dy (B, Sq, D); k, v (B, Sk, D), contiguous. `rounded` is applied
+/// to probabilities, to gradients of scores, and to results other than lse.
+template <class T, class Rounded = Unrounded>
 AttentionValues<T> attention_reference(const AttentionCase& c, const std::vector<float>& q, const std::vector<float>& k,
-                                       const std::vector<float>& v, const std::vector<float>& dy) {
+                                       const std::vector<float>& v, const std::vector<float>& dy,
+                                       const Rounded& rounded = {}) {
   AttentionValues<T> r;
   r.y.resize(q.size()), r.dq.resize(q.size()), r.dk.resize(k.size()), r.dv.resize(k.size());
   const T scale(c.scale), kept(c.dropout.active() ? c.dropout.scale() : 1.0f);
@@ -63,7 +72,7 @@ AttentionValues<T> attention_reference(const AttentionCase& c, const std::vector
         if (!(sum > 0)) continue;
         for (std::size_t j = 0; j < n; ++j) {
           const std::size_t key = at(static_cast<std::int64_t>(j), c.keys);
-          p[j] /= sum;
+          p[j] = rounded(p[j] / sum);
           const T keep = c.keeps(b, h, i, static_cast<std::int64_t>(j)) ? kept : T(0);
           for (std::size_t x = 0; x < d; ++x) {
             r.y[row + x] += p[j] * keep * T(v[key + x]);
@@ -74,13 +83,15 @@ AttentionValues<T> attention_reference(const AttentionCase& c, const std::vector
         }
         for (std::size_t j = 0; j < n; ++j) {
           const std::size_t key = at(static_cast<std::int64_t>(j), c.keys);
-          const T ds = p[j] * (dp[j] - delta) * scale;
+          const T ds = rounded(p[j] * (dp[j] - delta)) * scale;
           for (std::size_t x = 0; x < d; ++x) {
             r.dq[row + x] += ds * T(k[key + x]);
             r.dk[key + x] += ds * T(q[row + x]);
           }
         }
       }
+  for (std::vector<T>* values : {&r.y, &r.dq, &r.dk, &r.dv})
+    for (T& x : *values) x = rounded(x);
   return r;
 }
 

@@ -22,11 +22,14 @@ struct Layout {
   bool want_dq = true, want_dk = true, want_dv = true;
 };
 
-inline AttentionValues<float> run_attention(const AttentionCase& c, const Operands& in, const Layout& layout = {}) {
+/// T: float or __nv_bfloat16, to which inputs are rounded.
+template <class T = float>
+AttentionValues<float> run_attention(const AttentionCase& c, const Operands& in, const Layout& layout = {}) {
   const Shape q_shape{c.batch, c.queries, c.width()}, k_shape{c.batch, c.keys, c.width()};
   const std::int64_t gap = layout.gap;
-  const DeviceTensor<float> q(q_shape, in.q, gap), k(k_shape, in.k, gap), v(k_shape, in.v, gap);
-  const DeviceTensor<float> dy(q_shape, in.dy, gap), y(q_shape, gap), lse({c.batch, c.heads, c.queries}, 0);
+  const DeviceTensor<T> q(q_shape, in.q, gap), k(k_shape, in.k, gap), v(k_shape, in.v, gap);
+  const DeviceTensor<T> dy(q_shape, in.dy, gap), y(q_shape, gap);
+  const DeviceTensor<float> lse({c.batch, c.heads, c.queries}, 0);
   const DeviceTensor<std::int32_t> mask({c.batch, c.keys}, c.mask, c.mask.empty() ? 0 : gap);
   std::vector<std::int32_t> numbers;
   for (std::int64_t b = 0; b < c.batch; ++b) numbers.push_back(c.sample(b));
@@ -41,11 +44,10 @@ inline AttentionValues<float> run_attention(const AttentionCase& c, const Operan
 
   // Fresh memory is NaN: what is set must not have been read.
   auto gradient = [&](const Shape& shape) {
-    return layout.add ? DeviceTensor<float>(shape, normal_values(shape.numel(), 9), gap)
-                      : DeviceTensor<float>(shape, gap);
+    return layout.add ? DeviceTensor<T>(shape, normal_values(shape.numel(), 9), gap) : DeviceTensor<T>(shape, gap);
   };
   const auto dq = gradient(q_shape), dk = gradient(k_shape), dv = gradient(k_shape);
-  auto to = [&](const DeviceTensor<float>& t, bool wanted) { return wanted ? GradRef{t, layout.add} : GradRef{}; };
+  auto to = [&](const DeviceTensor<T>& t, bool wanted) { return wanted ? GradRef{t, layout.add} : GradRef{}; };
   AttentionBackward backward{q,
                              k,
                              v,

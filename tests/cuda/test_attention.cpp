@@ -1,22 +1,30 @@
-// Attention in f32 on CUDA against its definition in double.
+// Attention in f32 and bf16 on CUDA against its definition in double.
 #include "tests/cuda/attention_run.h"
 
 namespace cald::test {
 namespace {
 
-void compare(const AttentionValues<float>& got, const AttentionCase& c, const Operands& in, const Layout& layout) {
+using bf16 = __nv_bfloat16;
+
+template <class T, class Rounded>
+void check_in(const AttentionCase& c, const Layout& layout, const Rounded& rounded, double epsilon) {
+  Operands in(c);
+  for (std::vector<float>* values : {&in.q, &in.k, &in.v, &in.dy})
+    for (float& x : *values) x = rounded(x);
+  const AttentionValues<float> got = run_attention<T>(c, in, layout);
   AttentionValues<double> want = attention_reference<double>(c, in.q, in.k, in.v, in.dy);
-  AttentionValues<float> naive = attention_reference<float>(c, in.q, in.k, in.v, in.dy);
-  expect_near(got.y, want.y, tolerance_of(want.y, naive.y), "y");
+  AttentionValues<float> naive = attention_reference<float>(c, in.q, in.k, in.v, in.dy, rounded);
+  expect_near(got.y, want.y, tolerance_of(want.y, naive.y, epsilon), "y");
   expect_near(got.lse, want.lse, tolerance_of(want.lse, naive.lse), "lse");
-  auto gradient = [&](bool wanted, const std::vector<float>& g, std::vector<double>& w, std::vector<float>& n,
-                      const char* what) {
+  const auto gradient = [&](bool wanted, const std::vector<float>& g, std::vector<double>& w, std::vector<float>& n,
+                            const char* what) {
     if (!wanted) return;
-    if (layout.add) {
-      const std::vector<float> before = normal_values(static_cast<std::int64_t>(w.size()), 9);
-      for (std::size_t i = 0; i < w.size(); ++i) w[i] += static_cast<double>(before[i]), n[i] += before[i];
-    }
-    expect_near(g, w, tolerance_of(w, n), what);
+    std::vector<float> before;
+    if (layout.add) before = normal_values(static_cast<std::int64_t>(w.size()), 9);
+    for (float& x : before) x = rounded(x);
+    add_to(w, before), add_to(n, before);
+    for (float& x : n) x = rounded(x);
+    expect_near(g, w, tolerance_of(w, n, epsilon), what);
   };
   gradient(layout.want_dq, got.dq, want.dq, naive.dq, "dq");
   gradient(layout.want_dk, got.dk, want.dk, naive.dk, "dk");
@@ -24,9 +32,12 @@ void compare(const AttentionValues<float>& got, const AttentionCase& c, const Op
 }
 
 void check_case(const char* name, const AttentionCase& c, const Layout& layout = {}) {
-  SCOPED_TRACE(name);
-  const Operands in(c);
-  compare(run_attention(c, in, layout), c, in, layout);
+  {
+    SCOPED_TRACE(std::string(name) + ", f32");
+    check_in<float>(c, layout, Unrounded(), std::numeric_limits<float>::epsilon());
+  }
+  SCOPED_TRACE(std::string(name) + ", bf16");
+  check_in<bf16>(c, layout, RoundedToBf16(), 1.0 / 128);
 }
 
 const Dropout kDropout{0.3f, {0x1234567890ABCDEFull, 7, 3}};
@@ -76,6 +87,7 @@ TEST(CudaAttention, Dropout) {
 
 TEST(CudaAttention, Layouts) {
   check_case("aligned rows with gaps", {2, 2, 9, 70, 32}, {4});
+  check_case("aligned rows with gaps, by 8", {2, 2, 9, 70, 32}, {8});
   check_case("rows of any alignment", {2, 2, 9, 70, 32, holes(2, 70)}, {3});
   check_case("added", {2, 2, 9, 11, 33}, {0, true});
   check_case("added, aligned", {1, 2, 9, 11, 64}, {0, true});
@@ -85,12 +97,12 @@ TEST(CudaAttention, Layouts) {
   check_case("dv alone", {1, 2, 9, 11, 8}, {0, false, false, false, true});
 }
 
-TEST(CudaAttention, EveryScheduleGivesTheSameBits) {
-  const AttentionCase c{2, 2, 70, 67, 8, holes(2, 67), true, kDropout};
+template <class T>
+void check_schedules(const AttentionCase& c) {
   const Operands in(c);
-  const AttentionValues<float> first = run_attention(c, in);
+  const AttentionValues<float> first = run_attention<T>(c, in);
   with_every_schedule([&] {
-    const AttentionValues<float> again = run_attention(c, in);
+    const AttentionValues<float> again = run_attention<T>(c, in);
     EXPECT_EQ(first.y, again.y);
     EXPECT_EQ(first.lse, again.lse);
     EXPECT_EQ(first.dq, again.dq);
@@ -99,17 +111,28 @@ TEST(CudaAttention, EveryScheduleGivesTheSameBits) {
   });
 }
 
+TEST(CudaAttention, EveryScheduleGivesTheSameBits) {
+  check_schedules<float>({2, 2, 70, 67, 8, holes(2, 67), true, kDropout});
+  check_schedules<bf16>({2, 2, 70, 150, 8, holes(2, 150), true, kDropout});
+}
+
 /// With q = 0 and v[j] the unit vector of feature j, feature j of y is nonzero if and only if key j is kept.
-TEST(CudaAttention, DropsTheSameElementsAsTheCpu) {
+template <class T>
+void check_dropped() {
   const AttentionCase c{2, 3, 21, 64, 64, {}, false, kDropout};
   Operands in(c);
   std::fill(in.q.begin(), in.q.end(), 0.0f);
   for (std::size_t i = 0; i < in.v.size(); ++i) in.v[i] = i % 64 == i / static_cast<std::size_t>(c.width()) % 64;
-  const std::vector<float> y = run_attention(c, in).y;
+  const std::vector<float> y = run_attention<T>(c, in).y;
   for (std::int64_t i = 0; i < c.batch * c.queries * c.width(); ++i) {
     const std::int64_t row = i / c.width(), h = i / 64 % 3;
     ASSERT_EQ(y[static_cast<std::size_t>(i)] != 0, c.keeps(row / c.queries, h, row % c.queries, i % 64)) << i;
   }
+}
+
+TEST(CudaAttention, DropsTheSameElementsAsTheCpu) {
+  check_dropped<float>();
+  check_dropped<bf16>();
 }
 
 TEST(CudaAttention, RefusesHeadsAbove256) { EXPECT_THROW(check_case("257", {1, 1, 2, 2, 257}), Error); }

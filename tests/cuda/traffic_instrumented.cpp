@@ -50,6 +50,27 @@ TEST(CudaTraffic, AttentionF32) {
   check_f32({1, 1, 64, 64, 256, std::vector<std::int32_t>(64, 1)}, 32);
 }
 
+void check_bf16(const AttentionCase& c) {
+  SCOPED_TRACE("head size " + std::to_string(c.head_size));
+  emulation::clear_kernel_traffic();
+  run_attention<__nv_bfloat16>(c, Operands(c));
+  const std::int64_t n = c.batch * c.heads, sq = c.queries, sk = c.keys, d = c.head_size;
+  const std::int64_t dq = n * (4 * sq * d + tiles(sq, 64) * sk * (4 * d + 8) + 32 * sq);
+  const std::int64_t dk = n * (4 * sk * d + tiles(sk, 64) * sq * (4 * d + 8) + 20 * sk);
+  expect_traffic({"attention_forward_bf16", n * (2 * sq * d + tiles(sq, 64) * sk * (4 * d + 8)), n * sq * (2 * d + 4)});
+  expect_traffic({"attention_delta_bf16", n * 4 * sq * d, n * sq * 4});
+  const std::string name = "attention_backward_bf16<" + std::to_string(d) + ", (cald::cuda::Gradients)";
+  expect_traffic({(name + "0").c_str(), dq, n * sq * d * 2});
+  if (d <= 128) expect_traffic({(name + "1").c_str(), dk, n * sk * d * 4});
+  if (d > 128) expect_traffic({(name + "2").c_str(), dk, n * sk * d * 2});
+  if (d > 128) expect_traffic({(name + "3").c_str(), dk, n * sk * d * 2});
+}
+
+TEST(CudaTraffic, AttentionBf16) {
+  for (const std::int64_t d : {32, 64, 80, 96, 128, 256})
+    check_bf16({1, 1, 128, 128, d, std::vector<std::int32_t>(128, 1)});
+}
+
 TEST(CudaTraffic, LowRankF32) {
   emulation::clear_kernel_traffic();
   const LowRankCase c = padded_case(128, 128, 96, {0, 0});
