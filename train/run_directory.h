@@ -22,7 +22,7 @@ struct RunState {
   std::int64_t step = 0;  ///< optimizer steps done
   double best_accuracy = -1;
   std::int64_t best_step = 0;
-  double seconds = 0;  ///< wall time of the run up to here, in all its parts; kept in timing.jsonl alone
+  double seconds = 0;  ///< wall time of the processes before this one; kept in timing.jsonl alone
 };
 
 class RunDirectory {

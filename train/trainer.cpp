@@ -225,7 +225,7 @@ void Trainer::write_checkpoint() {
 }
 
 double Trainer::seconds() const {
-  return earlier_seconds_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  return state_.seconds + std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
 }
 
 void Trainer::write_cost(const MemoryCost& cost) {
@@ -244,7 +244,6 @@ void Trainer::restore() {
   const std::optional<RunState> state = directory_->restore();
   if (!state) return;
   state_ = *state;
-  earlier_seconds_ = state->seconds;
   const std::string from = directory_->checkpoint();
   read_weights(student_->parameters(), from + "/student.safetensors");
   optimizer_->load(from + "/optimizer.safetensors");

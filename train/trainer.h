@@ -77,8 +77,7 @@ class Trainer {
   std::unique_ptr<RunDirectory> directory_;
   RunState state_;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
-  double earlier_seconds_ = 0;  // of the processes before this one
-  double step_seconds_ = 0;     // of this process
+  double step_seconds_ = 0;  // of this process
   std::int64_t steps_run_ = 0, tokens_run_ = 0;
 };
 

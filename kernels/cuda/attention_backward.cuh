@@ -46,13 +46,6 @@ __device__ __forceinline__ void score_gradient(float& s, float& g, float scale, 
   s = drops ? dropout(p, word) : p;
 }
 
-/// bias (kColumns) = 0 for keys that count, else -inf.
-template <int kColumns>
-__device__ __forceinline__ void load_bias(float* bias, const KeyMask& mask, int key0, int columns) {
-  for (int j = threadIdx.x; j < kColumns; j += f32_tiles::kThreads)
-    bias[j] = j < columns && mask.counts(key0 + j) ? 0.0f : -kInfinity;
-}
-
 /// A block's rows are queries: their statistics are the thread's own, the keys' bias comes by the tile.
 template <int kHead>
 struct QueriesHeld {

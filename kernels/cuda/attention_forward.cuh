@@ -52,6 +52,13 @@ struct RunningSoftmax {
   }
 };
 
+/// bias (kColumns) = 0 for keys that count, else -inf.
+template <int kColumns>
+__device__ __forceinline__ void load_bias(float* bias, const KeyMask& mask, int key0, int columns) {
+  for (int j = threadIdx.x; j < kColumns; j += f32_tiles::kThreads)
+    bias[j] = j < columns && mask.counts(key0 + j) ? 0.0f : -kInfinity;
+}
+
 /// Scales and masks a thread's scores; `bias` is 0 for keys that count, else -inf.
 template <int kR, int kC>
 __device__ __forceinline__ void mask_scores(float (&s)[kR][kC], const AttentionSizes& n, const float* bias, int query,
@@ -97,8 +104,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1)
     const int columns = min(kColumns, range.end - key0), key = key0 + f32_tiles::thread_x() * kC;
     __syncthreads();  // the last tile's values and weights are no longer needed
     f32_tiles::load_tile<kColumns, kHead, kC>(kv, a.k.head(n.head_size).from(key0), columns, n.head_size);
-    for (int j = threadIdx.x; j < kColumns; j += f32_tiles::kThreads)
-      bias[j] = j < columns && a.mask.counts(key0 + j) ? 0.0f : -kInfinity;
+    load_bias<kColumns>(bias, a.mask, key0, columns);
     __syncthreads();
     float s[kR][kC];
     f32_tiles::scores<kHead>(q, kv, s);

@@ -5,12 +5,9 @@
 #include "engine/base/error.h"
 #include "kernels/attention.h"
 #include "kernels/cuda/attention_operands.cuh"
+#include "kernels/cuda/check_launch.h"
 
 namespace cald::cuda {
-
-inline void check_launch(const char* name, cudaError_t error) {
-  if (error != cudaSuccess) throw Error(std::string(name) + ": CUDA: " + cudaGetErrorString(error));
-}
 
 template <class T>
 HeadRows<T> head_rows(const TensorRef& t, int heads) {

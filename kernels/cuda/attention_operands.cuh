@@ -96,6 +96,7 @@ __device__ __forceinline__ float usable_lse(const AttentionBackwardOperands<T>& 
   const float lse = query < a.n.queries ? a.lse[a.n.statistic(query)] : kInfinity;
   return lse == -kInfinity ? kInfinity : lse;
 }
+
 struct KeyRange {
   int begin, end;
 };

@@ -1,7 +1,7 @@
 // The low-rank projection in f32 on CUDA.
 #include "kernels/low_rank.h"
 
-#include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/check_launch.h"
 #include "kernels/cuda/low_rank.cuh"
 
 namespace cald {
