@@ -10,6 +10,7 @@
 #include "app/text_table.h"
 #include "app/time_table.h"
 #include "train/cost.h"
+#include "train/trace.h"
 #include "train/trainer.h"
 
 namespace cald {
@@ -105,10 +106,20 @@ void hold_budget(const RunOptions& o, Trainer& trainer, const MemoryCost& cost) 
                            : "; no batch size fits, since " + human_bytes(cost.persistent) + " lie outside the step"));
 }
 
-int train(const RunOptions& options) {
+/// What a run shows beside its results; no part of the recipe.
+struct TraceFlags {
+  std::string file, steps = "4:6";
+};
+
+int train(const RunOptions& options, const TraceFlags& flags) {
   HeapAllocator heap;
   Progress progress(stderr);
-  TimeTable times;
+  KernelTimes times;
+  std::vector<LaunchObserver*> observing{&times};
+  std::optional<Trace> trace;
+  const TraceSteps traced = TraceSteps::parse(flags.steps);
+  if (!flags.file.empty()) observing.push_back(&trace.emplace(flags.file, traced));
+  LaunchObservers observers(observing);
   Trainer trainer(options, heap, progress);
   trainer.plan();
   const MemoryCost cost = memory_cost(heap, trainer.memory());
@@ -117,16 +128,18 @@ int train(const RunOptions& options) {
   progress.say(std::to_string(trainer.data().size()) + " training examples, " + std::to_string(trainer.total_steps()) +
                " steps, " + std::to_string(options.threads) + " threads");
   if (trainer.total_steps() > 0) progress.say(describe(cost));
-  trainer.observe(&times);
+  trainer.observe(&observers);
   stop_on_interrupt();
   const Outcome outcome = trainer.run(interrupted);
+  if (trace) trace->finish();
   trainer.write_cost(cost);
   if (trainer.total_steps() > 0) write_report(options.output);
   if (outcome.interrupted) {
     progress.say("interrupted after step " + std::to_string(outcome.steps) + "; --resume goes on from there");
     return 130;
   }
-  if (trainer.total_steps() > 0) progress.say(times.text());
+  const std::size_t resident = peak_resident_bytes();  // before the peak's own arrays
+  if (trainer.total_steps() > 0) progress.say(time_table(times, measure_peak(trainer.memory().exec())));
   std::string done = "model: " + options.output + "/model";
   if (outcome.best_accuracy >= 0) {
     char text[64];
@@ -134,8 +147,7 @@ int train(const RunOptions& options) {
                   static_cast<long long>(outcome.best_step));
     done += text;
   }
-  progress.say(done + "; " + human_seconds(trainer.seconds()) + ", peak resident memory " +
-               human_bytes(peak_resident_bytes()));
+  progress.say(done + "; " + human_seconds(trainer.seconds()) + ", peak resident memory " + human_bytes(resident));
   if (trainer.total_steps() > 0) progress.say("report: " + options.output + "/report.html");
   return 0;
 }
@@ -165,7 +177,7 @@ int print_plan(RunOptions options) {
 
 /// Adds the run's flags; `defaults.mode` is the command's own mode.
 CommandBody add_run(CLI::App& command, const RunOptions& defaults, const OptionParser::KeyFilter& wanted,
-                    bool needs_output, int (*body)(RunOptions)) {
+                    bool needs_output, std::function<int(RunOptions)> body) {
   auto parser = std::make_shared<OptionParser>();
   parser->add_options(command, defaults, wanted, "model");
   return [parser, defaults, needs_output, body] {
@@ -182,18 +194,23 @@ RunOptions conversion_defaults() {
   return o;
 }
 
-int train_body(RunOptions o) { return train(o); }
+CommandBody add_training(CLI::App& command, const RunOptions& defaults, const OptionParser::KeyFilter& wanted) {
+  auto flags = std::make_shared<TraceFlags>();
+  command.add_option("--trace", flags->file,
+                     "write a trace of some steps to this file, for chrome://tracing or Perfetto");
+  command.add_option("--trace-steps", flags->steps, "which steps of this process, counted from 1: FIRST:LAST")
+      ->capture_default_str();
+  return add_run(command, defaults, wanted, true, [flags](const RunOptions& o) { return train(o, *flags); });
+}
 
 }  // namespace
 
 CommandBody add_finetune(CLI::App& command) {
-  return add_run(
-      command, {}, [](std::string_view key) { return !is_conversion_key(key); }, true, train_body);
+  return add_training(command, {}, [](std::string_view key) { return !is_conversion_key(key); });
 }
 
 CommandBody add_convert(CLI::App& command) {
-  return add_run(
-      command, conversion_defaults(), [](std::string_view key) { return key != "keep-waypoints"; }, true, train_body);
+  return add_training(command, conversion_defaults(), [](std::string_view key) { return key != "keep-waypoints"; });
 }
 
 CommandBody add_plan(CLI::App& command) { return add_run(command, conversion_defaults(), {}, false, print_plan); }

@@ -1,32 +1,24 @@
 #include "app/time_table.h"
 
-#include <algorithm>
-#include <vector>
-
 #include "app/text_table.h"
 
 namespace cald {
 
-void TimeTable::launched(const char* kernel, const char*, const std::string&, double seconds) {
-  Row& row = rows_[kernel];
-  ++row.calls;
-  row.seconds += seconds;
-}
-
-std::string TimeTable::text() const {
-  std::vector<std::pair<std::string, Row>> sorted(rows_.begin(), rows_.end());
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  double total = 0;
-  for (const auto& [name, row] : sorted) total += row.seconds;
-  TextTable table({"kernel", "calls", "seconds", "share"});
-  for (const auto& [name, row] : sorted) {
-    char seconds[32], share[32];
+std::string time_table(const KernelTimes& times, const Peak& peak) {
+  const double total = times.total().seconds;
+  TextTable table({"kernel", "calls", "seconds", "share", "rate", "of peak"});
+  for (const auto& [name, row] : times.rows()) {
+    const bool multiplies = row.cost.flop > 0;
+    const double rate = (multiplies ? row.cost.flop : row.cost.bytes) / row.seconds;
+    char seconds[32], share[32], of_peak[32];
     std::snprintf(seconds, sizeof seconds, "%.3f s", row.seconds);
     std::snprintf(share, sizeof share, "%.1f %%", total > 0 ? 100 * row.seconds / total : 0.0);
-    table.add_row({name, std::to_string(row.calls), seconds, share});
+    std::snprintf(of_peak, sizeof of_peak, "%.0f %%", 100 * rate / (multiplies ? peak.flop_per_s : peak.bytes_per_s));
+    table.add_row({name, std::to_string(row.calls), seconds, share,
+                   human_number(rate / 1e9) + (multiplies ? " GFLOP/s" : " GB/s"), of_peak});
   }
-  return table.str();
+  return table.str() + "peak: " + human_number(peak.flop_per_s / 1e9) + " GFLOP/s (f32), " +
+         human_number(peak.bytes_per_s / 1e9) + " GB/s, measured after the run\n";
 }
 
 }  // namespace cald

@@ -1,24 +1,14 @@
-// Where a run's time goes, by kernel.
+// The table of where time goes, with each kernel's rate and its share of what the machine can do.
 #pragma once
-#include <map>
 #include <string>
 
-#include "engine/context.h"
+#include "bench/peak.h"
+#include "train/kernel_times.h"
 
 namespace cald {
 
-class TimeTable : public LaunchObserver {
- public:
-  void launched(const char* kernel, const char* op, const std::string& scope, double seconds) override;
-  /// A table of kernels by descending time: calls, seconds, share.
-  std::string text() const;
-
- private:
-  struct Row {
-    std::int64_t calls = 0;
-    double seconds = 0;
-  };
-  std::map<std::string, Row> rows_;
-};
+/// Kernels by descending time: calls, seconds, share; GFLOP/s of those that multiply matrices, GB/s of all others, and
+/// that as a share of the peak.
+std::string time_table(const KernelTimes& times, const Peak& peak);
 
 }  // namespace cald

@@ -108,7 +108,7 @@ Tensor Tape::parameter(Parameter& p) {
 
 Tensor Tape::push(std::unique_ptr<Node> node, Tensor y) {
   node->output = add_variable(y.shape(), false, nullptr);
-  node->scope = context_.scope();
+  node->scope = context_.scope_within(scope_);
   y.variable_ = node->output;
   nodes_.push_back(std::move(node));
   return y;
@@ -135,6 +135,7 @@ void Tape::backward(const Tensor& loss) {
   if (loss.variable() < 0) throw Error("backward: the loss depends on nothing that is differentiated");
   if (loss.numel() != 1) throw Error("backward: the loss has shape " + loss.shape().str() + ", wanted one element");
   context_.set_op("backward");
+  const Context::Scope phase(context_, "backward");
   const GradRef seed = writable(loss.variable());
   context_.launch(Fill{seed.to, 1.0f});
   while (!nodes_.empty()) {
@@ -144,7 +145,7 @@ void Tape::backward(const Tensor& loss) {
     at(node->output).grad = {};
     if (!dy) continue;
     context_.set_op(node->op_name());
-    Context::Scope scope(context_, node->scope);
+    const Context::Scope scope(context_, node->scope);
     Grads g(*this, node->inputs);
     node->backward(dy, g);
   }

@@ -87,7 +87,8 @@ class Grads {
 class Tape {
  public:
   /// Without `recording` (evaluation, a frozen teacher) ops run but nothing is kept.
-  explicit Tape(Context& context, bool recording = true) : context_(context), recording_(recording) {}
+  explicit Tape(Context& context, bool recording = true)
+      : context_(context), recording_(recording), scope_(context.scope()) {}
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
@@ -159,6 +160,7 @@ class Tape {
 
   Context& context_;
   bool recording_;
+  std::string scope_;  // around the tape; its nodes' scopes are below it, and the backward's are below "backward"
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<Variable> variables_;
   std::unordered_map<Parameter*, std::int32_t> parameters_;

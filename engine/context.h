@@ -1,22 +1,14 @@
 // Context: where ops get memory and launch kernels. One per step or evaluation; passed down, never global.
 #pragma once
-#include <chrono>
 #include <string>
 #include <vector>
 
 #include "engine/base/exec.h"
+#include "engine/launch_observer.h"
 #include "engine/tensor.h"
 #include "kernels/launch.h"
 
 namespace cald {
-
-/// Receives every launch as it ends: for the table of where the time goes, and for traces.
-class LaunchObserver {
- public:
-  virtual ~LaunchObserver() = default;
-  /// `scope` is the innermost scope's path ("student/encoder.layer.3"), `seconds` wall time of the launch.
-  virtual void launched(const char* kernel, const char* op, const std::string& scope, double seconds) = 0;
-};
 
 class Context {
  public:
@@ -45,19 +37,17 @@ class Context {
     if (meta_) return;
     Exec exec = exec_;
     exec.workspace = scratch ? scratch.data<void>() : nullptr;
-    const auto start = std::chrono::steady_clock::now();
+    if (!observer_) return dispatch(exec, args);
+    const auto begin = Launch::Clock::now();
     dispatch(exec, args);
-    if (observer_) {
-      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-      observer_->launched(Args::name, op_, scope_, taken.count());
-    }
+    observer_->launched({Args::name, op_, scope_, begin, Launch::Clock::now(), cost_of(args)});
   }
 
   /// Names what runs while it lives: layers and phases, joined by '/'.
   class Scope {
    public:
     Scope(Context& c, const std::string& name) : context_(c), length_(c.scope_.size()) {
-      c.scope_ += (length_ ? "/" : "") + name;
+      if (!name.empty()) c.scope_ += (length_ ? "/" : "") + name;
     }
     ~Scope() { context_.scope_.resize(length_); }
     Scope(const Scope&) = delete;
@@ -68,6 +58,11 @@ class Context {
     std::size_t length_;
   };
   const std::string& scope() const { return scope_; }
+  /// The scopes within the one whose path is `outer`; all, if that is not around.
+  std::string scope_within(const std::string& outer) const {
+    if (outer.empty() || scope_.rfind(outer, 0) != 0) return scope_;
+    return scope_.size() > outer.size() ? scope_.substr(outer.size() + 1) : "";
+  }
 
   /// The op on whose behalf memory is taken; `name` is a string literal.
   void set_op(const char* name) { op_ = name; }

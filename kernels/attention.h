@@ -21,6 +21,7 @@ struct AttentionForward {
   bool causal = false;
   Dropout dropout;
 };
+Cost cost_of(const AttentionForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const AttentionForward&);
 
@@ -34,6 +35,7 @@ struct AttentionBackward {
   bool causal = false;
   Dropout dropout;
 };
+Cost cost_of(const AttentionBackward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const AttentionBackward&);
 template <>

@@ -11,12 +11,14 @@ struct Fill {
   TensorRef y;
   float value;
 };
+Cost cost_of(const Fill&);
 
 /// y = x; same shape, any strides; dtypes may differ between f32 and bf16 (round to nearest even).
 struct Copy {
   static constexpr const char* name = "copy";
   TensorRef x, y;
 };
+Cost cost_of(const Copy&);
 
 /// y = alpha a + beta b; y may be a or b. f32. With beta = 0, b is not read (it may be uninitialised).
 struct Add {
@@ -24,12 +26,14 @@ struct Add {
   TensorRef a, b, y;
   float alpha = 1.0f, beta = 1.0f;
 };
+Cost cost_of(const Add&);
 
 /// *flag (i32, one element) becomes 1 if x holds a NaN or an infinity, else it is left alone.
 struct FindNonFinite {
   static constexpr const char* name = "find_non_finite";
   TensorRef x, flag;
 };
+Cost cost_of(const FindNonFinite&);
 
 enum class Activation { gelu, gelu_tanh, relu, tanh, silu };
 
@@ -40,6 +44,7 @@ struct ActivationForward {
   TensorRef x, y;
   Activation f;
 };
+Cost cost_of(const ActivationForward&);
 
 /// dx (set or add) = f'(x) dy. For tanh, `x` is the forward's *output*, for all others its input. dx may be dy if set.
 struct ActivationBackward {
@@ -48,6 +53,7 @@ struct ActivationBackward {
   GradRef dx;
   Activation f;
 };
+Cost cost_of(const ActivationBackward&);
 
 /// y (set or add) = x kept ? x / (1 - p) : 0. x is (B, S, F) or (B, F), S taken as 1. `samples` (B) i32 holds each
 /// row's sample number for the RNG. Its own backward: the mask is drawn again, never stored. y may be x if set.
@@ -57,5 +63,6 @@ struct DropoutApply {
   GradRef y;
   Dropout dropout;
 };
+Cost cost_of(const DropoutApply&);
 
 }  // namespace cald

@@ -12,6 +12,7 @@ struct EmbeddingForward {
   TensorRef word, position, type;
   TensorRef y;
 };
+Cost cost_of(const EmbeddingForward&);
 
 /// dtable (V, D) (set or add): row ids[i] receives the sum of dy's rows i with that id, in the order of i, whatever the
 /// number of threads. Set also zeroes the rows that no id names. The row `frozen` gets no gradient (-1: every row
@@ -22,6 +23,7 @@ struct EmbeddingBackward {
   GradRef dtable;
   std::int64_t frozen = -1;
 };
+Cost cost_of(const EmbeddingBackward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const EmbeddingBackward&);
 

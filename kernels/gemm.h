@@ -17,6 +17,7 @@ struct Gemm {
   bool batched = false;
   float alpha = 1.0f;
 };
+Cost cost_of(const Gemm&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const Gemm&);
 
@@ -26,6 +27,7 @@ struct ColumnSum {
   TensorRef x;
   GradRef y;
 };
+Cost cost_of(const ColumnSum&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const ColumnSum&);
 

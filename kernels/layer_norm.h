@@ -17,6 +17,7 @@ struct LayerNormForward {
   float eps;
   Dropout dropout;
 };
+Cost cost_of(const LayerNormForward&);
 
 /// From dy: dresidual (set or add) is the gradient of sum, dx (set or add) the same through dropout's mask,
 /// dweight = sum_rows dy * xhat, dbias = sum_rows dy. Each may be absent.
@@ -26,6 +27,7 @@ struct LayerNormBackward {
   GradRef dx, dresidual, dweight, dbias;
   Dropout dropout;
 };
+Cost cost_of(const LayerNormBackward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const LayerNormBackward&);
 

@@ -10,6 +10,7 @@ struct CrossEntropyForward {
   static constexpr const char* name = "cross_entropy";
   TensorRef logits, labels, loss;
 };
+Cost cost_of(const CrossEntropyForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const CrossEntropyForward&);
 struct CrossEntropyBackward {
@@ -17,6 +18,7 @@ struct CrossEntropyBackward {
   TensorRef logits, labels, dloss;
   GradRef dlogits;
 };
+Cost cost_of(const CrossEntropyBackward&);
 
 /// loss = scale * mean over rows of KL(softmax(teacher / T) || softmax(student / T)). Both (N, C). The teacher is a
 /// constant.
@@ -25,6 +27,7 @@ struct KlForward {
   TensorRef student, teacher, loss;
   float temperature, scale;
 };
+Cost cost_of(const KlForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const KlForward&);
 struct KlBackward {
@@ -33,6 +36,7 @@ struct KlBackward {
   GradRef dstudent;
   float temperature, scale;
 };
+Cost cost_of(const KlBackward&);
 
 /// loss = mean over the counted rows and all features of (f(student) - f(teacher))^2, f the identity or, with
 /// `normalise`, LayerNorm without affine parameters. student, teacher: (..., D). mask (rows) i32 optional: rows with 0
@@ -43,6 +47,7 @@ struct SquaredErrorForward {
   bool normalise = false;
   float eps = 1e-5f;
 };
+Cost cost_of(const SquaredErrorForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const SquaredErrorForward&);
 struct SquaredErrorBackward {
@@ -52,5 +57,6 @@ struct SquaredErrorBackward {
   bool normalise = false;
   float eps = 1e-5f;
 };
+Cost cost_of(const SquaredErrorBackward&);
 
 }  // namespace cald

@@ -13,6 +13,7 @@ struct LowRankForward {
   TensorRef x, e, rank, lengths;
   TensorRef y;
 };
+Cost cost_of(const LowRankForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const LowRankForward&);
 
@@ -23,6 +24,7 @@ struct LowRankBackward {
   TensorRef x, e, rank, lengths, dy;
   GradRef dx, de;
 };
+Cost cost_of(const LowRankBackward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const LowRankBackward&);
 template <>

@@ -27,6 +27,7 @@ struct AdamW {
   float max_norm = 0.0f;
   TensorRef norm;
 };
+Cost cost_of(const AdamW&);
 
 /// norm (1) = sqrt of the sum of squares over all gradients; summed in f64, in fixed blocks and order, so that the
 /// result does not depend on the number of threads.
@@ -35,6 +36,7 @@ struct GradientNorm {
   const std::vector<AdamWSlot>* slots;
   TensorRef norm;
 };
+Cost cost_of(const GradientNorm&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const GradientNorm&);
 

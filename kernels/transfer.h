@@ -10,6 +10,7 @@ struct Upload {
   const void* from;
   TensorRef to;
 };
+Cost cost_of(const Upload&);
 
 /// The host receives the contiguous tensor `from`; complete when the launch returns.
 struct Download {
@@ -17,5 +18,6 @@ struct Download {
   TensorRef from;
   void* to;
 };
+Cost cost_of(const Download&);
 
 }  // namespace cald

@@ -26,6 +26,7 @@ class PlannedMemory {
 
   const Exec& exec() const { return exec_; }
   void observe(LaunchObserver* observer) { observer_ = observer; }
+  LaunchObserver* observer() const { return observer_; }
 
   /// Records body(Context&) on the meta device and plans it, unless the key is known. The largest batch of a phase is
   /// to be planned first: shorter ones then share its offsets where they can, and need no more than it.

@@ -66,6 +66,7 @@ void TrainStep::plan(std::int64_t batch, std::int64_t seq) {
 
 StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& micro_batches) {
   for (const TokenBatch& b : micro_batches) plan(b.batch, b.seq);
+  if (memory_.observer()) memory_.observer()->begin_step(step + 1);
   clear_gradients();
   if (wants_states(step) || wants_logits(step)) guide_->begin_step(step);
   StepLosses losses;
@@ -79,6 +80,7 @@ StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& micr
     }
   }
   memory_.run({"update" + kind(step), 0, 0}, [&](Context& c) { update(c, step); });
+  if (memory_.observer()) memory_.observer()->end_step();
   return losses;
 }
 

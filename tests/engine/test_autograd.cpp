@@ -254,14 +254,16 @@ TEST_F(TapeTest, CheckingModeNamesTheFirstOpThatIsNotFinite) {
 
 class Recorder : public LaunchObserver {
  public:
-  void launched(const char* kernel, const char* op, const std::string& scope, double seconds) override {
-    seen.push_back(std::string(kernel) + " of " + op + " in " + scope);
-    EXPECT_GE(seconds, 0.0);
+  void launched(const Launch& l) override {
+    seen.push_back(std::string(l.kernel) + " of " + l.op + " in " + l.scope);
+    EXPECT_GE(l.seconds(), 0.0);
+    EXPECT_GT(l.cost.bytes, 0.0);
   }
   std::vector<std::string> seen;
 };
 
 TEST_F(TapeTest, ObserverSeesLaunchesWithOpAndScope) {
+  Context::Scope outer(context_, "model");
   Tape tape(context_);
   const Tensor x = tape.input(filled({2}, 1)), weights = filled({2}, 1);
   Recorder recorder;
@@ -274,8 +276,9 @@ TEST_F(TapeTest, ObserverSeesLaunchesWithOpAndScope) {
   tape.backward(total(tape, y, weights));
   context_.observe(nullptr);
   EXPECT_EQ(recorder.seen,
-            (std::vector<std::string>{"activation of activation in layer", "fill of total in ", "fill of backward in ",
-                                      "copy of total in ", "activation_backward of activation in layer"}));
+            (std::vector<std::string>{"activation of activation in model/layer", "fill of total in model",
+                                      "fill of backward in model/backward", "copy of total in model/backward",
+                                      "activation_backward of activation in model/backward/layer"}));
 }
 
 /// A small step with shared gradients, views and parameters.

@@ -9,8 +9,8 @@ namespace {
 class HeapWatch : public LaunchObserver {
  public:
   explicit HeapWatch(const HeapAllocator& heap) : heap_(heap) {}
-  void launched(const char* kernel, const char*, const std::string&, double) override {
-    if (std::string(kernel) == "adamw") counts.push_back(heap_.allocations());
+  void launched(const Launch& l) override {
+    if (std::string(l.kernel) == "adamw") counts.push_back(heap_.allocations());
   }
   std::vector<std::int64_t> counts;
 

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 class Killer : public LaunchObserver {
  public:
   explicit Killer(int launches) : left_(launches) {}
-  void launched(const char*, const char*, const std::string&, double) override {
+  void launched(const Launch&) override {
     if (--left_ == 0) kill(getpid(), SIGKILL);
   }
 
@@ -27,7 +27,7 @@ class Killer : public LaunchObserver {
 class FileLimit : public LaunchObserver {
  public:
   FileLimit(int launches, std::uintmax_t bytes) : left_(launches), bytes_(bytes) {}
-  void launched(const char*, const char*, const std::string&, double) override {
+  void launched(const Launch&) override {
     if (--left_ != 0) return;
     const rlimit none{0, 0}, size{bytes_, bytes_};
     setrlimit(RLIMIT_CORE, &none);
@@ -42,9 +42,9 @@ class FileLimit : public LaunchObserver {
 /// Counts launches, and notes at which the update of each step ends.
 class Counter : public LaunchObserver {
  public:
-  void launched(const char* kernel, const char*, const std::string&, double) override {
+  void launched(const Launch& l) override {
     ++launches;
-    if (std::string(kernel) == "adamw") updates.push_back(launches);
+    if (std::string(l.kernel) == "adamw") updates.push_back(launches);
   }
   int launches = 0;
   std::vector<int> updates;
