@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/commands.h"
+#include "app/exec_flags.h"
 #include "app/text_table.h"
 #include "data/atomic_file.h"
 #include "train/cost.h"
@@ -16,8 +17,8 @@ namespace {
 
 /// What both commands need: a model in memory and its tokenizer.
 struct Classifier {
-  explicit Classifier(const std::string& directory, std::int64_t threads)
-      : source(directory), tokenizer(load_tokenizer(directory)), memory(cpu_exec(threads), heap) {
+  Classifier(const std::string& directory, const ExecFlags& exec)
+      : source(directory), tokenizer(load_tokenizer(directory)), memory(exec_of(exec), heap) {
     model = load_encoder(source, heap, MemClass::weights);
     if (model->config().labels.empty())
       throw data_error(directory, "has no classification head; 'cald finetune' gives it one");
@@ -33,7 +34,8 @@ struct Classifier {
 struct EvaluateFlags {
   std::string model, data, json;
   RunOptions columns;
-  std::int64_t max_length = 0, batch_size = 64, threads = 0;
+  std::int64_t max_length = 0, batch_size = 64;
+  ExecFlags exec;
 };
 
 std::int64_t length_limit(std::int64_t asked, const EncoderConfig& c) {
@@ -44,7 +46,7 @@ std::int64_t length_limit(std::int64_t asked, const EncoderConfig& c) {
 }
 
 int evaluate_model(const EvaluateFlags& f) {
-  Classifier c(f.model, f.threads);
+  Classifier c(f.model, f.exec);
   const LabelMap labels = LabelMap::from_names(c.model->config().labels);
   const EncodedTask task =
       load_task(f.data, f.columns, {c.tokenizer.get(), length_limit(f.max_length, c.model->config())}, &labels);
@@ -64,7 +66,8 @@ int evaluate_model(const EvaluateFlags& f) {
 
 struct PredictFlags {
   std::string model, text, file, pair;
-  std::int64_t max_length = 0, threads = 0;
+  std::int64_t max_length = 0;
+  ExecFlags exec;
 };
 
 /// The texts to classify: the argument, a file's lines, or the lines of standard input.
@@ -86,7 +89,7 @@ std::vector<std::string> texts_of(const PredictFlags& f) {
 }
 
 int predict(const PredictFlags& f) {
-  Classifier c(f.model, f.threads);
+  Classifier c(f.model, f.exec);
   const std::int64_t limit = length_limit(f.max_length, c.model->config());
   EncodedTask task;
   std::int64_t number = 0;
@@ -126,7 +129,7 @@ CommandBody add_evaluate(CLI::App& command) {
   command.add_option("--batch-size", f->batch_size, "examples of a batch")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command.add_option("--threads", f->threads, "threads; 0: all of the machine's")->check(CLI::NonNegativeNumber);
+  add_exec_flags(command, f->exec);
   return [f] { return evaluate_model(*f); };
 }
 
@@ -138,7 +141,7 @@ CommandBody add_predict(CLI::App& command) {
   command.add_option("--pair", f->pair, "second text, for models of pairs");
   command.add_option("--max-length", f->max_length,
                      "longest input in tokens (default: the model's positions, at most 512)");
-  command.add_option("--threads", f->threads, "threads; 0: all of the machine's")->check(CLI::NonNegativeNumber);
+  add_exec_flags(command, f->exec);
   return [f] { return predict(*f); };
 }
 

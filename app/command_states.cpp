@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "app/commands.h"
+#include "app/exec_flags.h"
 #include "data/safetensors.h"
 #include "kernels/transfer.h"
 #include "train/batch_input.h"
@@ -13,7 +14,7 @@ namespace {
 
 struct Flags {
   std::string model, input, output;
-  std::int64_t threads = 0;
+  ExecFlags exec;
 };
 
 /// A [batch, seq] tensor of integers, checked to be within [0, limit).
@@ -75,7 +76,7 @@ int write_states(const Flags& f) {
   HeapAllocator heap;
   const std::unique_ptr<Encoder> model = load_encoder(source, heap, MemClass::weights);
   const TokenBatch batch = read_batch(f.input, model->config());
-  PlannedMemory memory(cpu_exec(f.threads), heap);
+  PlannedMemory memory(exec_of(f.exec), heap);
   SafetensorsWriter out(f.output);
   const PlanKey key{"states", batch.batch, batch.seq};
   memory.plan(key, [&](Context& c) {
@@ -104,7 +105,7 @@ CommandBody add_states(CLI::App& command) {
       ->required();
   command.add_option("--output", f->output, "safetensors to write: hidden_states.0 to .N, and logits with a head; f32")
       ->required();
-  command.add_option("--threads", f->threads, "threads; 0: all of the machine's")->check(CLI::NonNegativeNumber);
+  add_exec_flags(command, f->exec);
   return [f] { return write_states(*f); };
 }
 

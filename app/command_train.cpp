@@ -6,6 +6,7 @@
 
 #include "app/cli_options.h"
 #include "app/commands.h"
+#include "app/exec_flags.h"
 #include "app/report.h"
 #include "app/text_table.h"
 #include "app/time_table.h"
@@ -67,8 +68,7 @@ void resolve(RunOptions& o, bool needs_output) {
   resolve_preset(o);
   validate(o);
   if (o.device == DeviceOption::cuda) throw Error("--device cuda: this program has no CUDA backend; use --device cpu");
-  if (o.dtype == DTypeOption::bf16)
-    throw Error("--dtype bf16: this program multiplies matrices in f32 only; use --dtype f32");
+  if (o.dtype == DTypeOption::bf16 && supported_dtype(DType::bf16) == DType::f32) o.dtype = DTypeOption::f32;
   o.threads = cpu_exec(o.threads).threads;
 }
 

@@ -11,7 +11,7 @@ struct ViewBackward {
   Shape shape;
   void backward(const Saved&, const Tensor& dy, Grads& g) const {
     if (dy.ref().is_contiguous()) return g.pass(0, dy.view(shape));
-    Tensor dx = g.empty(dy.shape());
+    Tensor dx = g.empty(dy.shape(), dy.dtype());
     g.launch(Copy{dy, dx});
     g.pass(0, dx.view(shape));
   }
@@ -47,7 +47,7 @@ GradRef Grads::reuse(int i, const Tensor& dy) {
   const std::int32_t v = inputs_[static_cast<std::size_t>(i)];
   if (v < 0) return {};
   Tape::Variable& var = tape_.at(v);
-  if (var.parameter || var.grad || !dy.owns_alone()) return tape_.writable(v);
+  if (var.parameter || var.grad || dy.dtype() != var.dtype || !dy.owns_alone()) return tape_.writable(v);
   var.grad = dy;
   return {dy.ref(), false};
 }
@@ -56,7 +56,7 @@ void Grads::pass(int i, const Tensor& d) {
   const std::int32_t v = inputs_[static_cast<std::size_t>(i)];
   if (v < 0) return;
   Tape::Variable& var = tape_.at(v);
-  if (!var.parameter && !var.grad) {
+  if (!var.parameter && !var.grad && d.dtype() == var.dtype) {
     var.grad = d;
     return;
   }
@@ -75,42 +75,51 @@ GradRef Tape::writable(std::int32_t v) {
     return {var.parameter->grad.ref(), add};
   }
   if (!var.grad) {
-    var.grad = context_.empty(var.shape);
+    var.grad = context_.empty(var.shape, var.dtype);
     return {var.grad.ref(), false};
   }
   if (!var.grad.owns_alone()) {
-    Tensor own = context_.empty(var.shape);
+    Tensor own = context_.empty(var.shape, var.dtype);
     context_.launch(Copy{var.grad, own});
     var.grad = own;
   }
   return {var.grad.ref(), true};
 }
 
-std::int32_t Tape::add_variable(const Shape& shape, bool leaf, Parameter* p) {
-  variables_.push_back({shape, {}, p, leaf});
+std::int32_t Tape::add_variable(const Shape& shape, DType gradient, bool leaf, Parameter* p) {
+  variables_.push_back({shape, gradient, {}, p, leaf});
   return static_cast<std::int32_t>(variables_.size()) - 1;
 }
 
 Tensor Tape::input(const Tensor& x) {
   Tensor y = x;
-  y.variable_ = recording_ ? add_variable(x.shape(), true, nullptr) : -1;
+  y.variable_ = recording_ ? add_variable(x.shape(), x.dtype(), true, nullptr) : -1;
   return y;
 }
 
 Tensor Tape::parameter(Parameter& p) {
   if (!recording_ || !p.grad) return p.value;
   const auto [it, fresh] = parameters_.try_emplace(&p, -1);
-  if (fresh) it->second = add_variable(p.shape, true, &p);
+  if (fresh) it->second = add_variable(p.shape, DType::f32, true, &p);
   Tensor y = p.value;
   y.variable_ = it->second;
   return y;
 }
 
-Tensor Tape::push(std::unique_ptr<Node> node, Tensor y) {
-  node->output = add_variable(y.shape(), false, nullptr);
+Tensor Tape::push(std::unique_ptr<Node> node, Tensor y, DType gradient) {
+  node->output = add_variable(y.shape(), gradient, false, nullptr);
   node->scope = context_.scope_within(scope_);
   y.variable_ = node->output;
   nodes_.push_back(std::move(node));
+  return y;
+}
+
+Tensor Tape::cast(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  context_.set_op("cast");
+  Tensor y = context_.empty(x.shape(), dtype);
+  context_.launch(Copy{x, y});
+  y.variable_ = x.variable();
   return y;
 }
 
@@ -119,7 +128,7 @@ Tensor Tape::view(const Tensor& x, const Shape& shape) {
   if (x.variable() < 0) return y;
   auto node = std::make_unique<OpNode<ViewBackward>>(ViewBackward{x.shape()});
   node->inputs = {x.variable()};
-  return push(std::move(node), y);
+  return push(std::move(node), y, at(x.variable()).dtype);
 }
 
 Tensor Tape::narrow(const Tensor& x, int dim, std::int64_t begin, std::int64_t end) {
@@ -128,7 +137,7 @@ Tensor Tape::narrow(const Tensor& x, int dim, std::int64_t begin, std::int64_t e
   if (x.variable() < 0) return y;
   auto node = std::make_unique<OpNode<NarrowBackward>>(NarrowBackward{dim, begin, end});
   node->inputs = {x.variable()};
-  return push(std::move(node), y);
+  return push(std::move(node), y, at(x.variable()).dtype);
 }
 
 void Tape::backward(const Tensor& loss) {
@@ -157,7 +166,7 @@ Tensor Tape::grad(const Tensor& x) const {
 }
 
 void Tape::check(const Tensor& y) {
-  if (y.dtype() != DType::f32 || context_.meta()) return;
+  if ((y.dtype() != DType::f32 && y.dtype() != DType::bf16) || context_.meta()) return;
   Tensor flag = context_.empty({1}, DType::i32);
   context_.launch(Fill{flag, 0.0f});
   context_.launch(FindNonFinite{y, flag});

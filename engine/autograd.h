@@ -113,11 +113,14 @@ class Tape {
     auto node = std::make_unique<OpNode<Op>>(op);
     node->inputs = {inputs.variable()...};
     node->saved = f.take_saved();
-    return push(std::move(node), y);
+    return push(std::move(node), y, y.dtype());
   }
 
   /// The same elements under another shape; x must be contiguous. The gradient takes the way back without a copy.
   Tensor view(const Tensor& x, const Shape& shape);
+  /// The same values rounded to `dtype`; x itself if it has that dtype. It remains x's variable: the gradients of all
+  /// uses of both are summed in the dtype of x's gradient, without another rounding.
+  Tensor cast(const Tensor& x, DType dtype);
   /// Elements [begin, end) of dimension `dim` as a strided view.
   Tensor narrow(const Tensor& x, int dim, std::int64_t begin, std::int64_t end);
 
@@ -146,13 +149,14 @@ class Tape {
   };
   struct Variable {
     Shape shape;
+    DType dtype;  ///< of its gradient
     Tensor grad;
     Parameter* parameter = nullptr;
     bool leaf = false;
   };
 
-  Tensor push(std::unique_ptr<Node> node, Tensor y);
-  std::int32_t add_variable(const Shape& shape, bool leaf, Parameter* p);
+  Tensor push(std::unique_ptr<Node> node, Tensor y, DType gradient);
+  std::int32_t add_variable(const Shape& shape, DType gradient, bool leaf, Parameter* p);
   void check(const Tensor& y);
   Variable& at(std::int32_t v) { return variables_[static_cast<std::size_t>(v)]; }
   /// A gradient that may be written in place: allocated, or copied if another variable shares its memory.

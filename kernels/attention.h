@@ -8,10 +8,10 @@ namespace cald {
 /// y = dropout(softmax(scale q k^T + mask)) v, for each head apart.
 ///
 /// q, y: (B, Sq, D); k, v: (B, Sk, D); D = heads * head size, heads interleaved as [head, feature]; rows may be
-/// strided. mask: (B, Sk) i32, 1 = key counts, absent = all do. causal: key j counts for query i if j <= i + Sk - Sq.
-/// lse: (B, heads, Sq) f32 receives log sum exp of the scaled scores, which the backward needs.
-/// A query without any key gets zeros (and lse = -inf). samples (B) i32: for active dropout only, whose element is
-/// (sample, position = head * Sq + query, feature = key).
+/// strided. All four are f32 or all bf16; scores, probabilities and sums are f32. mask: (B, Sk) i32, 1 = key counts,
+/// absent = all do. causal: key j counts for query i if j <= i + Sk - Sq. lse: (B, heads, Sq) f32 receives log sum exp
+/// of the scaled scores, which the backward needs. A query without any key gets zeros (and lse = -inf). samples (B)
+/// i32: for active dropout only, whose element is (sample, position = head * Sq + query, feature = key).
 struct AttentionForward {
   static constexpr const char* name = "attention";
   TensorRef q, k, v, mask, samples;

@@ -28,7 +28,7 @@ struct Add {
 };
 Cost cost_of(const Add&);
 
-/// *flag (i32, one element) becomes 1 if x holds a NaN or an infinity, else it is left alone.
+/// *flag (i32, one element) becomes 1 if x, f32 or bf16, holds a NaN or an infinity, else it is left alone.
 struct FindNonFinite {
   static constexpr const char* name = "find_non_finite";
   TensorRef x, flag;
@@ -37,7 +37,7 @@ Cost cost_of(const FindNonFinite&);
 
 enum class Activation { gelu, gelu_tanh, relu, tanh, silu };
 
-/// y = f(x); y may be x.
+/// y = f(x), both f32 or both bf16; y may be x.
 ///   gelu: x Phi(x) with the exact Gaussian distribution; gelu_tanh: its tanh approximation (Hendrycks & Gimpel 2016).
 struct ActivationForward {
   static constexpr const char* name = "activation";
@@ -46,7 +46,8 @@ struct ActivationForward {
 };
 Cost cost_of(const ActivationForward&);
 
-/// dx (set or add) = f'(x) dy. For tanh, `x` is the forward's *output*, for all others its input. dx may be dy if set.
+/// dx (set or add) = f'(x) dy, all of one dtype. For tanh, `x` is the forward's *output*, for all others its input. dx
+/// may be dy if set.
 struct ActivationBackward {
   static constexpr const char* name = "activation_backward";
   TensorRef x, dy;

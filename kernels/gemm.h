@@ -4,11 +4,12 @@
 
 namespace cald {
 
-/// c (set or add) = alpha op(a) op(b) + bias, f32.
+/// c (set or add) = alpha op(a) op(b) + bias, summed in f32.
 ///
 /// a is (M, K), or (K, M) if transpose_a; b is (K, N), or (N, K) if transpose_b; c is (M, N); bias (N) is optional.
 /// Every operand is seen as [rows, cols] with one row stride (TensorRef::is_matrix); with `batched` all three are rank
 /// 3 and the first dimension counts independent products (bias absent).
+/// a and b are both f32, with an f32 c, or both bf16, with c in f32 or bf16; bias is f32.
 struct Gemm {
   static constexpr const char* name = "gemm";
   TensorRef a, b, bias;
@@ -21,7 +22,11 @@ Cost cost_of(const Gemm&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const Gemm&);
 
-/// y (cols) (set or add) = the sum over rows of x; the gradient of a bias.
+/// True if this processor multiplies bf16 by its own instructions (AVX-512 BF16); without them bf16 would be slower
+/// than f32, and a product of bf16 matrices is an Error.
+bool cpu_has_bf16();
+
+/// y (cols), f32 (set or add) = the sum over rows of x, f32 or bf16; the gradient of a bias.
 struct ColumnSum {
   static constexpr const char* name = "column_sum";
   TensorRef x;

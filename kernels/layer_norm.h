@@ -7,9 +7,9 @@ namespace cald {
 
 /// sum = residual + dropout(x);  y = (sum - mean) * rstd * weight + bias, over the last dimension.
 ///
-/// x, residual, sum, y: (B, S, D) or (rows, D). weight, bias: (D). mean, rstd: (rows).
-/// Optional: residual; sum (absent: not stored, and then the backward's `sum` is x itself); weight and bias; samples
-/// (B) i32 is needed with active dropout only. rstd = 1 / sqrt(var + eps), var biased.
+/// x, residual, sum, y: (B, S, D) or (rows, D). weight, bias: (D). mean, rstd: (rows). x is f32 or bf16, all else f32.
+/// Optional: residual; sum (absent: not stored, and then the backward's `sum` is x itself, in f32); weight and bias;
+/// samples (B) i32 is needed with active dropout only. rstd = 1 / sqrt(var + eps), var biased.
 struct LayerNormForward {
   static constexpr const char* name = "layer_norm";
   TensorRef x, residual, weight, bias, samples;
@@ -20,7 +20,7 @@ struct LayerNormForward {
 Cost cost_of(const LayerNormForward&);
 
 /// From dy: dresidual (set or add) is the gradient of sum, dx (set or add) the same through dropout's mask,
-/// dweight = sum_rows dy * xhat, dbias = sum_rows dy. Each may be absent.
+/// dweight = sum_rows dy * xhat, dbias = sum_rows dy. Each may be absent. dx is f32 or bf16.
 struct LayerNormBackward {
   static constexpr const char* name = "layer_norm_backward";
   TensorRef sum, weight, mean, rstd, samples, dy;

@@ -6,8 +6,9 @@ namespace cald {
 
 /// y[b] = e[rank[b, :]]^T x[b] / sqrt(lengths[b]).
 ///
-/// x: (B, S, D), e: (P, k) with P >= the longest length, y: (B, k, D). rank: (B, S) i32, the token's number among the
-/// sample's valid tokens, -1 for pads, which contribute nothing. lengths: (B) i32; a length of 0 gives zeros.
+/// x: (B, S, D), y: (B, k, D), both f32 or both bf16; e: (P, k), f32, with P >= the longest length. rank: (B, S) i32,
+/// the token's number among the sample's valid tokens, -1 for pads, which contribute nothing. lengths: (B) i32; a
+/// length of 0 gives zeros.
 struct LowRankForward {
   static constexpr const char* name = "low_rank";
   TensorRef x, e, rank, lengths;
@@ -17,6 +18,7 @@ Cost cost_of(const LowRankForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const LowRankForward&);
 
+/// x, dy and dx have one dtype; de is f32, and so are all sums.
 /// dx[b, s] = e[rank] dy[b] / sqrt(len) (zero at pads); de[r] = sum_b x[b, s(r)] dy[b]^T / sqrt(len_b), in the order of
 /// b; set zeroes the rows of de that no token names.
 struct LowRankBackward {

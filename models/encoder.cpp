@@ -60,7 +60,7 @@ void Encoder::declare_head() {
 class Encoder::Pass {
  public:
   Pass(const Encoder& model, Tape& tape, const EncoderInput& in, const DropoutPlan& plan)
-      : model_(model), c_(model.config_), t_(tape), in_(in), plan_(plan) {}
+      : model_(model), c_(model.config_), t_(tape), in_(in), plan_(plan), compute_(tape.context().exec().compute) {}
 
   Tensor embed() {
     const Context::Scope scope(t_.context(), "embeddings");
@@ -77,10 +77,10 @@ class Encoder::Pass {
     const Layer& l = model_.layers_[i];
     const auto site = static_cast<std::uint32_t>(kFirstLayer + kSitesPerLayer * i);
     const MixerInput mix{in_.mask, in_.rank, in_.lengths, in_.samples, dropout(c_.attention_dropout, site)};
-    Tensor a = l.mixer->forward(t_, x, mix);
+    Tensor a = l.mixer->forward(t_, t_.cast(x, compute_), mix);
     a = linear(a, l.attention_out);
     a = normalise(a, x, l.attention_norm, dropout(c_.hidden_dropout, site + 1));
-    Tensor h = linear(a, l.ffn_in);  // (B, S, FFN)
+    Tensor h = linear(t_.cast(a, compute_), l.ffn_in);  // (B, S, FFN)
     h = t_.apply(Activate{c_.activation}, h);
     h = linear(h, l.ffn_out);
     return normalise(h, a, l.ffn_norm, dropout(c_.hidden_dropout, site + 2));
@@ -111,7 +111,7 @@ class Encoder::Pass {
     return d.active() ? t_.apply(DropoutOp{d}, x, in_.samples) : x;
   }
   Tensor linear(const Tensor& x, const Affine& a) {
-    return t_.apply(Linear{}, x, t_.parameter(*a.weight), t_.parameter(*a.bias));
+    return t_.apply(Linear{}, x, t_.cast(t_.parameter(*a.weight), x.dtype()), t_.parameter(*a.bias));
   }
   Tensor normalise(const Tensor& x, const Tensor& residual, const Affine& a, const Dropout& d) {
     return t_.apply(LayerNorm{c_.eps, d}, x, residual, t_.parameter(*a.weight), t_.parameter(*a.bias), in_.samples);
@@ -122,6 +122,7 @@ class Encoder::Pass {
   Tape& t_;
   const EncoderInput& in_;
   const DropoutPlan& plan_;
+  DType compute_;
 };
 
 EncoderOutput Encoder::forward(Tape& tape, const EncoderInput& in, const DropoutPlan& dropout, bool keep_states) const {

@@ -22,7 +22,7 @@ struct Attention {
     CHECK_SHAPE(k, {q.dim(0), k.dim(1), q.dim(2)});
     check_shape(name, "v", v.shape(), k.shape());
     if (mask) CHECK_SHAPE(mask, {k.dim(0), k.dim(1)});
-    Tensor y = f.empty(q.shape());
+    Tensor y = f.like(q);
     Tensor lse = f.empty({q.dim(0), heads, q.dim(1)});
     f.launch(AttentionForward{q, k, v, mask, samples, y, lse, heads, scale, causal, dropout});  // eq:attention
     f.save(q, k, v, mask, samples, y, lse);
@@ -44,7 +44,7 @@ struct LowRankProjection {
   Tensor forward(Forward& f, const Tensor& x, const Tensor& e) const {
     CHECK_THAT(x.rank() == 3, "x", "(B, S, D), got " + x.shape().str());
     check_shape(name, "rank", rank.shape(), {x.dim(0), x.dim(1)});
-    Tensor y = f.empty({x.dim(0), e.dim(1), x.dim(2)});
+    Tensor y = f.empty({x.dim(0), e.dim(1), x.dim(2)}, x.dtype());
     f.launch(LowRankForward{x, e, rank, lengths, y});  // eq:linformer
     f.save(x, e);
     return y;

@@ -28,7 +28,7 @@ struct Activate {
   Activation f;
 
   Tensor forward(Forward& fw, const Tensor& x) const {
-    Tensor y = fw.empty(x.shape());
+    Tensor y = fw.like(x);
     fw.launch(ActivationForward{x, y, f});
     fw.save(f == Activation::tanh ? y : x);  // tanh' follows from the output
     return y;
@@ -60,7 +60,7 @@ struct Contiguous {
   static constexpr const char* name = "contiguous";
 
   Tensor forward(Forward& f, const Tensor& x) const {
-    Tensor y = f.empty(x.shape(), x.dtype());
+    Tensor y = f.like(x);
     f.launch(Copy{x, y});
     return y;
   }

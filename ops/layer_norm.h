@@ -9,7 +9,8 @@ namespace cald {
 /// y = LayerNorm(residual + dropout(x)) * w + b. Equals Sum(residual, DropoutOp(x)) followed by LayerNorm, without the
 /// two passes over memory in between.
 ///
-/// x, residual: (B, S, D) or (rows, D); residual may be absent. w, b: (D). samples: (B) i32, with active dropout only.
+/// x, residual, y: (B, S, D) or (rows, D), f32; x may be bf16, residual may be absent. w, b: (D). samples: (B) i32,
+/// with active dropout only.
 struct LayerNorm {
   static constexpr const char* name = "layer_norm";
   float eps;
@@ -21,7 +22,7 @@ struct LayerNorm {
     CHECK_SHAPE(b, {x.cols()});
     if (residual) check_shape(name, "residual", residual.shape(), x.shape());
     if (dropout.active()) check_shape(name, "samples", samples.shape(), {x.dim(0)});
-    const bool keeps_sum = f.recording() && (residual || dropout.active());
+    const bool keeps_sum = f.recording() && (residual || dropout.active() || x.dtype() != DType::f32);
     Tensor y = f.empty(x.shape());
     Tensor sum = keeps_sum ? f.empty(x.shape()) : Tensor{};
     Tensor mean = f.empty({x.rows()}), rstd = f.empty({x.rows()});

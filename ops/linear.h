@@ -6,7 +6,8 @@
 
 namespace cald {
 
-/// y = x W^T + b. x: (..., in), W: (out, in), b: (out) or absent -> y: (..., out).
+/// y = x W^T + b. x: (..., in), W: (out, in), b: (out), f32, or absent -> y: (..., out). x and W are both f32 or both
+/// bf16, and y is like them.
 struct Linear {
   static constexpr const char* name = "linear";
 
@@ -16,7 +17,7 @@ struct Linear {
     if (b) CHECK_SHAPE(b, {w.dim(0)});
     Shape out = x.shape();
     out[-1] = w.dim(0);
-    Tensor y = f.empty(out);
+    Tensor y = f.empty(out, x.dtype());
     f.launch(Gemm{.a = x, .b = w, .bias = b, .c = {y, false}, .transpose_b = true});
     f.save(x, w);
     return y;

@@ -4,9 +4,9 @@
 
 namespace cald {
 
-Exec cpu_exec(std::int64_t threads) {
+Exec cpu_exec(std::int64_t threads, DType compute) {
   const auto all = static_cast<std::int64_t>(std::max(1u, std::thread::hardware_concurrency()));
-  return {Device::cpu, static_cast<int>(threads > 0 ? threads : all), nullptr, nullptr};
+  return {Device::cpu, static_cast<int>(threads > 0 ? threads : all), compute, nullptr, nullptr};
 }
 
 const MemoryPlan& PlannedMemory::add(const PlanKey& key, const std::vector<MemoryEvent>& events) {

@@ -8,8 +8,8 @@
 
 namespace cald {
 
-/// The CPU with `threads` threads; 0: as many as the machine has.
-Exec cpu_exec(std::int64_t threads);
+/// The CPU with `threads` threads; 0: as many as the machine has. `compute`: see Exec.
+Exec cpu_exec(std::int64_t threads, DType compute = DType::f32);
 
 /// What distinguishes two plans: the kind of step and the batch's shape.
 struct PlanKey {

@@ -36,7 +36,7 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
       progress_(progress),
       source_(start_directory(options)),
       tokenizer_(load_tokenizer(source_.path())),
-      memory_(cpu_exec(options.threads), heap) {
+      memory_(cpu_exec(options.threads, options.dtype == DTypeOption::bf16 ? DType::bf16 : DType::f32), heap) {
   const EncoderConfig config = read_encoder_config(source_);
   const TextRules rules = text_rules(options_, *tokenizer_, config);
   const LabelMap head = LabelMap::from_names(config.labels);

@@ -39,12 +39,21 @@ constexpr const char* name_of(DType t) {
   return "?";
 }
 
+/// One element of DType::bf16: the upper half of an f32. Kernels convert; nothing computes in it.
+struct Bf16 {
+  std::uint16_t bits;
+};
+
 /// The dtype that a C++ element type stores; specialised for each of them.
 template <class T>
 struct DTypeOf;
 template <>
 struct DTypeOf<float> {
   static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<Bf16> {
+  static constexpr DType value = DType::bf16;
 };
 template <>
 struct DTypeOf<std::int32_t> {

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstddef>
 
+#include "engine/base/dtype.h"
+
 namespace cald {
 
 enum class Device { meta, cpu, cuda };
@@ -10,7 +12,8 @@ enum class Device { meta, cpu, cuda };
 struct Exec {
   Device device = Device::cpu;
   int threads = 1;
-  void* stream = nullptr;  ///< the backend's own stream handle; unused on the CPU
+  DType compute = DType::f32;  ///< f32 or bf16: what models round the inputs of matrix products and attention to
+  void* stream = nullptr;      ///< the backend's own stream handle; unused on the CPU
   void* workspace = nullptr;
 };
 

@@ -106,7 +106,8 @@ HWY_INLINE void with_activation(Activation f, Fn fn) {
   }
 }
 
-void activate(const float* x, float* y, std::int64_t n, Activation f) {
+template <class T>
+HWY_INLINE void activate_as(const T* x, T* y, std::int64_t n, Activation f) {
   with_activation(f, [&](auto function) HWY_ATTR {
     const Floats d;
     each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR {
@@ -115,7 +116,11 @@ void activate(const float* x, float* y, std::int64_t n, Activation f) {
   });
 }
 
-void activate_backward(const float* x, const float* dy, float* dx, std::int64_t n, Activation f, bool add) {
+void activate_f32(const float* x, float* y, std::int64_t n, Activation f) { activate_as(x, y, n, f); }
+void activate_bf16(const Bf16* x, Bf16* y, std::int64_t n, Activation f) { activate_as(x, y, n, f); }
+
+template <class T>
+HWY_INLINE void activate_backward_as(const T* x, const T* dy, T* dx, std::int64_t n, Activation f, bool add) {
   with_activation(f, [&](auto function) HWY_ATTR {
     const Floats d;
     const auto gradient = [&](std::int64_t i, auto part) HWY_ATTR {
@@ -130,32 +135,65 @@ void activate_backward(const float* x, const float* dy, float* dx, std::int64_t 
   });
 }
 
+void activate_backward_f32(const float* x, const float* dy, float* dx, std::int64_t n, Activation f, bool add) {
+  activate_backward_as(x, dy, dx, n, f, add);
+}
+void activate_backward_bf16(const Bf16* x, const Bf16* dy, Bf16* dx, std::int64_t n, Activation f, bool add) {
+  activate_backward_as(x, dy, dx, n, f, add);
+}
+
 }  // namespace cald::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace cald {
-HWY_EXPORT(activate);
-HWY_EXPORT(activate_backward);
+HWY_EXPORT(activate_f32);
+HWY_EXPORT(activate_bf16);
+HWY_EXPORT(activate_backward_f32);
+HWY_EXPORT(activate_backward_bf16);
+
+namespace {
+
+void check_operand(const char* kernel, const char* operand, const TensorRef& t, const TensorRef& like) {
+  if (!(t.shape == like.shape) || t.dtype != like.dtype || (t.dtype != DType::f32 && t.dtype != DType::bf16))
+    throw Error(std::string(kernel) + ": " + operand + " is " + name_of(t.dtype) + " " + t.shape.str() + ", wanted " +
+                (like.dtype == DType::bf16 ? "bf16 " : "f32 ") + like.shape.str());
+}
+
+template <class T, class Kernel>
+void forward_as(const Exec& exec, const ActivationForward& a, const Kernel& kernel) {
+  Walk<2>({a.x, a.y}, true).each(exec, [&](const std::array<std::int64_t, 2>& at, std::int64_t n) {
+    kernel(a.x.as<T>() + at[0], a.y.as<T>() + at[1], n, a.f);
+  });
+}
+
+template <class T, class Kernel>
+void backward_as(const Exec& exec, const ActivationBackward& a, const Kernel& kernel) {
+  const TensorRef& dx = a.dx.to;
+  Walk<3>({a.x, a.dy, dx}, true).each(exec, [&](const std::array<std::int64_t, 3>& at, std::int64_t n) {
+    kernel(a.x.as<T>() + at[0], a.dy.as<T>() + at[1], dx.as<T>() + at[2], n, a.f, a.dx.add);
+  });
+}
+
+}  // namespace
 
 template <>
 void run<Device::cpu>(Exec& exec, const ActivationForward& a) {
-  if (!(a.x.shape == a.y.shape)) throw Error("activation: x " + a.x.shape.str() + " and y " + a.y.shape.str());
-  const auto kernel = HWY_DYNAMIC_DISPATCH(activate);
-  Walk<2>({a.x, a.y}, true).each(exec, [&](const std::array<std::int64_t, 2>& at, std::int64_t n) {
-    kernel(a.x.f32() + at[0], a.y.f32() + at[1], n, a.f);
-  });
+  check_operand(ActivationForward::name, "y", a.y, a.x);
+  if (a.x.dtype == DType::bf16)
+    forward_as<Bf16>(exec, a, HWY_DYNAMIC_DISPATCH(activate_bf16));
+  else
+    forward_as<float>(exec, a, HWY_DYNAMIC_DISPATCH(activate_f32));
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const ActivationBackward& a) {
-  const TensorRef& dx = a.dx.to;
-  if (!(a.x.shape == dx.shape && a.dy.shape == dx.shape))
-    throw Error("activation_backward: x " + a.x.shape.str() + ", dy " + a.dy.shape.str() + ", dx " + dx.shape.str());
-  const auto kernel = HWY_DYNAMIC_DISPATCH(activate_backward);
-  Walk<3>({a.x, a.dy, dx}, true).each(exec, [&](const std::array<std::int64_t, 3>& at, std::int64_t n) {
-    kernel(a.x.f32() + at[0], a.dy.f32() + at[1], dx.f32() + at[2], n, a.f, a.dx.add);
-  });
+  check_operand(ActivationBackward::name, "x", a.x, a.dx.to);
+  check_operand(ActivationBackward::name, "dy", a.dy, a.dx.to);
+  if (a.x.dtype == DType::bf16)
+    backward_as<Bf16>(exec, a, HWY_DYNAMIC_DISPATCH(activate_backward_bf16));
+  else
+    backward_as<float>(exec, a, HWY_DYNAMIC_DISPATCH(activate_backward_f32));
 }
 
 }  // namespace cald

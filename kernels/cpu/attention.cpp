@@ -3,6 +3,9 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cpp"
 #include "kernels/cpu/simd.h"
 
+#include <initializer_list>
+#include <string>
+
 #include "kernels/attention.h"
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/attention_rows-inl.h"
@@ -67,40 +70,66 @@ KeyDropout key_dropout(const Args& a, const AttentionSizes& n, Index b, Index h,
   return {a.dropout, static_cast<std::uint32_t>(sample), h * n.queries, first_key, on ? words : nullptr};
 }
 
+/// f32 rows are computed where they lie, those of bf16 in `buffer`, from where finish_rows() takes them.
+inline MicroOut rows_to_compute(const HeadRows<float>& to, Index first, bool add, Index, float*) {
+  return {to.row(first), to.step, add};
+}
+inline MicroOut rows_to_compute(const HeadRows<Bf16>&, Index, bool, Index size, float* buffer) {
+  return {buffer, size};
+}
+inline void finish_rows(const HeadRows<float>&, Index, bool, Index, Index, const float*) {}
+inline void finish_rows(const HeadRows<Bf16>& to, Index first, bool add, Index n, Index size, const float* buffer) {
+  write_rows(buffer, to.row(first), to.step, n, size, add);
+}
+
 /// Queries [q0, q1) of head h of sample b.
-void attention_forward(const AttentionForward& a, const AttentionSizes& n, Index b, Index h, Index q0, Index q1,
-                       void* memory) {
-  const AttentionScratch s(n, a.dropout.active(), false, memory);
-  const HeadRows q = head_rows(a.q, b, h, n.head_size), k = head_rows(a.k, b, h, n.head_size);
-  const HeadRows v = head_rows(a.v, b, h, n.head_size), y = head_rows(a.y, b, h, n.head_size);
+template <class T>
+void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, Index b, Index h, Index q0, Index q1,
+                          void* memory) {
+  const AttentionScratch s(n, kind_of(a), memory);
+  const Index size = n.head_size;
+  const auto q = head_rows<T>(a.q, b, h, size), k = head_rows<T>(a.k, b, h, size), v = head_rows<T>(a.v, b, h, size);
+  const auto y = head_rows<T>(a.y, b, h, size);
   const BlockKeys keys = block_keys(a, n, b);
   const Index all = keys.seen_by(q1 - 1);
-  pack_transposed(k.from(keys.range.begin), n.head_size, all, s.keys_across);
-  pack_rows(v.from(keys.range.begin), all, n.head_size, s.values);
+  pack_transposed(k.from(keys.range.begin), size, all, s.keys_across);
+  pack_rows(v.from(keys.range.begin), all, size, s.values);
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
   const KeyDropout dropout = key_dropout(a, n, b, h, keys.range.begin, s.words);
   float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
   for (Index i0 = q0; i0 < q1; i0 += n.block) {
     const Index rows = lesser(n.block, q1 - i0), seen = keys.seen_by(i0 + rows - 1);
     const Index padded = round_up(seen, kPanel);
-    micro_gemm(q.from(i0), {s.keys_across, n.head_size}, {s.scores, n.score_step, false, true, a.scale}, rows, seen,
-               n.head_size);
+    micro_gemm(left_rows(q.from(i0), 0, rows, size, s.left), {s.keys_across, size},
+               {s.scores, n.score_step, false, true, a.scale}, rows, seen, size);
     for (Index i = 0; i < rows; ++i) {
       float* row = s.scores + i * n.score_step;
       for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
       s.row_scale[i] = softmax_row(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
     }
-    micro_gemm({s.scores, n.score_step, 1}, {s.values, all}, {y.row(i0), y.step, false, false, 1.0f, s.row_scale}, rows,
-               n.head_size, seen);
+    MicroOut out = rows_to_compute(y, i0, false, size, s.out);
+    out.row_scale = s.row_scale;
+    micro_gemm({s.scores, n.score_step, 1}, {s.values, all}, out, rows, size, seen);
+    finish_rows(y, i0, false, rows, size, s.out);
   }
 }
 
-inline void zero_rows(const HeadRows& x, Index begin, Index end, Index n) {
-  for (Index i = begin; i < end; ++i) __builtin_memset(x.row(i), 0, static_cast<std::size_t>(n) * sizeof(float));
+void attention_forward(const AttentionForward& a, const AttentionSizes& n, Index b, Index h, Index q0, Index q1,
+                       void* memory) {
+  if (a.q.dtype == DType::bf16)
+    attention_forward_as<Bf16>(a, n, b, h, q0, q1, memory);
+  else
+    attention_forward_as<float>(a, n, b, h, q0, q1, memory);
+}
+
+template <class T>
+void zero_rows(const HeadRows<T>& x, Index begin, Index end, Index n) {
+  for (Index i = begin; i < end; ++i) __builtin_memset(x.row(i), 0, static_cast<std::size_t>(n) * sizeof(T));
 }
 
 /// Sets to zero what no block of queries will set; true if the first block shall set the rest.
-inline bool prepare_key_gradient(const GradRef& to, const HeadRows& x, const BlockKeys& keys, const AttentionSizes& n) {
+template <class T>
+bool prepare_key_gradient(const GradRef& to, const HeadRows<T>& x, const BlockKeys& keys, const AttentionSizes& n) {
   if (!to || to.add) return false;
   const bool whole = keys.causal || n.queries == 0;
   zero_rows(x, 0, whole ? n.keys : keys.range.begin, n.head_size);
@@ -108,15 +137,21 @@ inline bool prepare_key_gradient(const GradRef& to, const HeadRows& x, const Blo
   return !whole;
 }
 
+/// The f32 sums of dk and dv beside gradients in bf16 begin at 0, unless the first block sets them.
+inline void start_key_gradient(const AttentionScratch& s, bool set_dk, bool set_dv, Index n) {
+  if (s.dkeys && !set_dk) __builtin_memset(s.dkeys, 0, static_cast<std::size_t>(n) * sizeof(float));
+  if (s.dvalues && !set_dv) __builtin_memset(s.dvalues, 0, static_cast<std::size_t>(n) * sizeof(float));
+}
+
 /// Head h of sample b; y is not needed (see softmax_backward_row). The rows of dk and dv are summed over blocks of
 /// queries in their order.
-void attention_backward(const AttentionBackward& a, const AttentionSizes& n, Index b, Index h, void* memory) {
-  const AttentionScratch s(n, a.dropout.active(), true, memory);
+template <class T>
+void attention_backward_as(const AttentionBackward& a, const AttentionSizes& n, Index b, Index h, void* memory) {
+  const AttentionScratch s(n, kind_of(a), memory);
   const Index size = n.head_size;
-  const HeadRows q = head_rows(a.q, b, h, size), k = head_rows(a.k, b, h, size), v = head_rows(a.v, b, h, size);
-  const HeadRows dy = head_rows(a.dy, b, h, size);
-  const HeadRows dq = head_rows(a.dq.to, b, h, size), dk = head_rows(a.dk.to, b, h, size);
-  const HeadRows dv = head_rows(a.dv.to, b, h, size);
+  const auto q = head_rows<T>(a.q, b, h, size), k = head_rows<T>(a.k, b, h, size), v = head_rows<T>(a.v, b, h, size);
+  const auto dy = head_rows<T>(a.dy, b, h, size), dq = head_rows<T>(a.dq.to, b, h, size);
+  const auto dk = head_rows<T>(a.dk.to, b, h, size), dv = head_rows<T>(a.dv.to, b, h, size);
   const BlockKeys keys = block_keys(a, n, b);
   const Index first = keys.range.begin, all = keys.range.end - first;
   pack_transposed(k.from(first), size, all, s.keys_across);
@@ -126,31 +161,48 @@ void attention_backward(const AttentionBackward& a, const AttentionSizes& n, Ind
   const KeyDropout dropout = key_dropout(a, n, b, h, first, s.words);
   const float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
   const bool set_dk = prepare_key_gradient(a.dk, dk, keys, n), set_dv = prepare_key_gradient(a.dv, dv, keys, n);
+  start_key_gradient(s, set_dk, set_dv, all * size);
 
   for (Index i0 = 0; i0 < n.queries; i0 += n.block) {
     const Index rows = lesser(n.block, n.queries - i0), seen = keys.seen_by(i0 + rows - 1);
     const Index padded = round_up(seen, kPanel);
-    micro_gemm(q.from(i0), {s.keys_across, size}, {s.scores, n.score_step, false, true, a.scale}, rows, seen, size);
-    micro_gemm(dy.from(i0), {s.values_across, size}, {s.dscores, n.score_step, false, true}, rows, seen, size);
+    micro_gemm(left_rows(q.from(i0), 0, rows, size, s.left), {s.keys_across, size},
+               {s.scores, n.score_step, false, true, a.scale}, rows, seen, size);
+    micro_gemm(left_rows(dy.from(i0), 0, rows, size, s.left), {s.values_across, size},
+               {s.dscores, n.score_step, false, true}, rows, seen, size);
     for (Index i = 0; i < rows; ++i) {
       float* row = s.scores + i * n.score_step;
       for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
       softmax_backward_row(row, s.dscores + i * n.score_step, padded, bias, lse[i0 + i], dropout.row(i0 + i, padded));
     }
-    if (a.dq)
-      micro_gemm({s.dscores, n.score_step, 1}, {s.keys, all}, {dq.row(i0), dq.step, a.dq.add, false, a.scale}, rows,
-                 size, seen);
+    if (a.dq) {
+      MicroOut out = rows_to_compute(dq, i0, a.dq.add, size, s.out);
+      out.scale = a.scale;
+      micro_gemm({s.dscores, n.score_step, 1}, {s.keys, all}, out, rows, size, seen);
+      finish_rows(dq, i0, a.dq.add, rows, size, s.out);
+    }
     if (a.dk) {
       pack_rows(q.from(i0), rows, size, s.rows);
-      micro_gemm({s.dscores, 1, n.score_step}, {s.rows, rows},
-                 {dk.row(first), dk.step, !(set_dk && i0 == 0), false, a.scale}, seen, size, rows);
+      MicroOut out = rows_to_compute(dk, first, true, size, s.dkeys);
+      out.add = !(set_dk && i0 == 0), out.scale = a.scale;
+      micro_gemm({s.dscores, 1, n.score_step}, {s.rows, rows}, out, seen, size, rows);
     }
     if (a.dv) {
       pack_rows(dy.from(i0), rows, size, s.rows);
-      micro_gemm({s.scores, 1, n.score_step}, {s.rows, rows}, {dv.row(first), dv.step, !(set_dv && i0 == 0)}, seen,
-                 size, rows);
+      MicroOut out = rows_to_compute(dv, first, true, size, s.dvalues);
+      out.add = !(set_dv && i0 == 0);
+      micro_gemm({s.scores, 1, n.score_step}, {s.rows, rows}, out, seen, size, rows);
     }
   }
+  if (a.dk) finish_rows(dk, first, a.dk.add, all, size, s.dkeys);
+  if (a.dv) finish_rows(dv, first, a.dv.add, all, size, s.dvalues);
+}
+
+void attention_backward(const AttentionBackward& a, const AttentionSizes& n, Index b, Index h, void* memory) {
+  if (a.q.dtype == DType::bf16)
+    attention_backward_as<Bf16>(a, n, b, h, memory);
+  else
+    attention_backward_as<float>(a, n, b, h, memory);
 }
 
 }  // namespace cald::HWY_NAMESPACE
@@ -173,10 +225,10 @@ struct QueryParts {
 /// A launch's tasks and the threads they are worth.
 struct Plan {
   template <class Args>
-  Plan(const Exec& exec, const Args& a, std::int64_t parts_of_head, std::int64_t products, bool backward)
+  Plan(const Exec& exec, const Args& a, std::int64_t parts_of_head, std::int64_t products)
       : sizes(attention_sizes(a.q, a.k, a.heads)),
         tasks(sizes.batch * sizes.heads * parts_of_head),
-        scratch(AttentionScratch(sizes, a.dropout.active(), backward, nullptr).scratch.used()) {
+        scratch(AttentionScratch(sizes, kind_of(a), nullptr).scratch.used()) {
     const std::int64_t work = products * sizes.queries * sizes.keys * sizes.head_size / parts_of_head;
     threads = part_count(exec, tasks, kWorthAThread / (work + 1));
   }
@@ -202,10 +254,18 @@ struct Plan {
   std::size_t scratch;
 };
 
-Plan plan_of(const Exec& exec, const AttentionForward& a) {
-  return {exec, a, QueryParts(attention_sizes(a.q, a.k, a.heads)).count, 2, false};
+void check_dtypes(const char* kernel, std::initializer_list<const TensorRef*> operands) {
+  const DType first = (*operands.begin())->dtype;
+  for (const TensorRef* t : operands)
+    if (t->present && (t->dtype != first || (first != DType::f32 && first != DType::bf16)))
+      throw Error(std::string(kernel) + ": operands of " + name_of(first) + " and " + name_of(t->dtype) +
+                  ", wanted all f32 or all bf16");
 }
-Plan plan_of(const Exec& exec, const AttentionBackward& a) { return {exec, a, 1, 5, true}; }
+
+Plan plan_of(const Exec& exec, const AttentionForward& a) {
+  return {exec, a, QueryParts(attention_sizes(a.q, a.k, a.heads)).count, 2};
+}
+Plan plan_of(const Exec& exec, const AttentionBackward& a) { return {exec, a, 1, 5}; }
 
 }  // namespace
 
@@ -221,6 +281,7 @@ std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const AttentionBackwa
 
 template <>
 void run<Device::cpu>(Exec& exec, const AttentionForward& a) {
+  check_dtypes(AttentionForward::name, {&a.q, &a.k, &a.v, &a.y});
   const Plan plan = plan_of(exec, a);
   const AttentionSizes& n = plan.sizes;
   const QueryParts parts(n);
@@ -233,6 +294,7 @@ void run<Device::cpu>(Exec& exec, const AttentionForward& a) {
 
 template <>
 void run<Device::cpu>(Exec& exec, const AttentionBackward& a) {
+  check_dtypes(AttentionBackward::name, {&a.q, &a.k, &a.v, &a.dy, &a.dq.to, &a.dk.to, &a.dv.to});
   const Plan plan = plan_of(exec, a);
   const AttentionSizes& n = plan.sizes;
   plan.run_tasks(exec, [&](std::int64_t t, void* memory) {

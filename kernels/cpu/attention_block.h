@@ -10,16 +10,18 @@
 
 namespace cald {
 
-/// The rows of one head of one sample.
+/// The rows of one head of one sample; T is float or Bf16.
+template <class T>
 struct HeadRows {
-  float* base;
+  T* base;
   std::ptrdiff_t step;
-  float* row(std::ptrdiff_t i) const { return base + i * step; }
-  MicroLhs from(std::ptrdiff_t i) const { return {row(i), step, 1}; }
+  T* row(std::ptrdiff_t i) const { return base + i * step; }
+  MicroRows<T> from(std::ptrdiff_t i) const { return {row(i), step}; }
 };
-inline HeadRows head_rows(const TensorRef& t, std::int64_t b, std::int64_t h, std::int64_t head_size) {
+template <class T>
+HeadRows<T> head_rows(const TensorRef& t, std::int64_t b, std::int64_t h, std::int64_t head_size) {
   if (!t.present) return {nullptr, 0};
-  return {t.f32() + b * t.strides[0] + h * head_size, t.strides[1]};
+  return {t.as<T>() + b * t.strides[0] + h * head_size, t.strides[1]};
 }
 
 /// The keys of a sample: all valid ones lie in [begin, end); with `holes`, not all in there are valid.
@@ -57,24 +59,45 @@ inline AttentionSizes attention_sizes(const TensorRef& q, const TensorRef& k, in
   return n;
 }
 
-/// One thread's scratch of the forward and, with `backward`, the rest of what the backward needs.
+/// What of a launch decides how much scratch memory it needs.
+struct AttentionKind {
+  bool dropout, backward, bf16;
+};
+
+inline AttentionKind kind_of(const AttentionForward& a) {
+  return {a.dropout.active(), false, a.q.dtype == DType::bf16};
+}
+inline AttentionKind kind_of(const AttentionBackward& a) {
+  return {a.dropout.active(), true, a.q.dtype == DType::bf16};
+}
+
+/// One thread's scratch. The f32 copies of rows in bf16 exist only there.
 struct AttentionScratch {
-  AttentionScratch(const AttentionSizes& n, bool dropout, bool backward, void* memory) : scratch(memory) {
+  AttentionScratch(const AttentionSizes& n, const AttentionKind& kind, void* memory) : scratch(memory) {
+    const bool backward = kind.backward;
     keys_across = scratch.take(n.head_size * n.wide_keys);
     (backward ? values_across : values) = scratch.take(std::max(n.head_size * n.wide_keys, n.keys * n.wide_head));
     scores = scratch.take(n.block * n.score_step);
     bias = scratch.take(n.wide_keys);
     row_scale = scratch.take(n.block);
-    if (dropout) words = scratch.take<std::uint32_t>(n.wide_keys + 128);
+    if (kind.bf16) {
+      left = scratch.take(n.block * n.head_size);
+      out = scratch.take(n.block * n.head_size);
+    }
+    if (kind.dropout) words = scratch.take<std::uint32_t>(n.wide_keys + 128);
     if (!backward) return;
     keys = scratch.take(n.keys * n.wide_head);
     dscores = scratch.take(n.block * n.score_step);
     rows = scratch.take(n.block * n.wide_head);
+    if (!kind.bf16) return;
+    dkeys = scratch.take(n.keys * n.head_size);
+    dvalues = scratch.take(n.keys * n.head_size);
   }
   Scratch scratch;
   float *keys_across, *values = nullptr, *values_across = nullptr, *scores, *bias, *row_scale;
   std::uint32_t* words = nullptr;
   float *keys = nullptr, *dscores = nullptr, *rows = nullptr;
+  float *left = nullptr, *out = nullptr, *dkeys = nullptr, *dvalues = nullptr;
 };
 
 }  // namespace cald

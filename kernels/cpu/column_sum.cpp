@@ -13,12 +13,13 @@ namespace cald::HWY_NAMESPACE {
 
 /// y[j] (set or add) = sum of x[i * stride + j] over `rows` rows, for n columns. Rows are taken eight at a time: y
 /// stays in the first-level cache, x is read once.
-void add_rows(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* y, bool add) {
+template <class T>
+HWY_INLINE void add_rows(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* y, bool add) {
   const Floats d;
   if (!add) each_vector(d, n, [&](std::int64_t j, auto part) HWY_ATTR { store(d, Zero(d), y + j, part); });
   std::int64_t i = 0;
   for (; i + 8 <= rows; i += 8) {
-    const float* r = x + i * stride;
+    const T* r = x + i * stride;
     each_vector(d, n, [&](std::int64_t j, auto part) HWY_ATTR {
       const auto at = [&](int k) HWY_ATTR { return load(d, r + k * stride + j, part); };
       const FloatVec first = Add(Add(at(0), at(1)), Add(at(2), at(3)));
@@ -32,12 +33,20 @@ void add_rows(const float* x, std::int64_t stride, std::int64_t rows, std::int64
     });
 }
 
+void add_rows_f32(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* y, bool add) {
+  add_rows(x, stride, rows, n, y, add);
+}
+void add_rows_bf16(const Bf16* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* y, bool add) {
+  add_rows(x, stride, rows, n, y, add);
+}
+
 }  // namespace cald::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace cald {
-HWY_EXPORT(add_rows);
+HWY_EXPORT(add_rows_f32);
+HWY_EXPORT(add_rows_bf16);
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const ColumnSum&) {
@@ -55,11 +64,16 @@ void run<Device::cpu>(Exec& exec, const ColumnSum& s) {
   constexpr std::int64_t kLine = 16;
   const std::int64_t lines = (cols + kLine - 1) / kLine;
   const std::int64_t grain = std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(rows, 1));
-  const auto kernel = HWY_DYNAMIC_DISPATCH(add_rows);
-  parallel_for(exec, lines, grain, [&](std::int64_t first, std::int64_t last) {
-    const std::int64_t from = first * kLine, to = std::min(last * kLine, cols);
-    kernel(s.x.f32() + from, s.x.row_stride(), rows, to - from, s.y.to.f32() + from, s.y.add);
-  });
+  const auto sum = [&](const auto* x, const auto& kernel) {
+    parallel_for(exec, lines, grain, [&](std::int64_t first, std::int64_t last) {
+      const std::int64_t from = first * kLine, to = std::min(last * kLine, cols);
+      kernel(x + from, s.x.row_stride(), rows, to - from, s.y.to.f32() + from, s.y.add);
+    });
+  };
+  if (s.x.dtype == DType::bf16)
+    sum(s.x.as<Bf16>(), HWY_DYNAMIC_DISPATCH(add_rows_bf16));
+  else
+    sum(s.x.f32(), HWY_DYNAMIC_DISPATCH(add_rows_f32));
 }
 
 }  // namespace cald

@@ -38,7 +38,8 @@ void scale_segment(const float* a, float* y, std::int64_t n, float alpha) {
 }
 
 /// True if one of the n values is a NaN or an infinity.
-bool has_non_finite(const float* x, std::int64_t n) {
+template <class T>
+HWY_INLINE bool has_non_finite(const T* x, std::int64_t n) {
   const Floats d;
   // |x - x| > 0 is false and x - x is a NaN exactly for the values sought; a sum of zeros keeps any NaN.
   FloatVec sum = Zero(d);
@@ -48,33 +49,17 @@ bool has_non_finite(const float* x, std::int64_t n) {
   });
   return !AllTrue(d, Eq(sum, Zero(d)));
 }
+bool has_non_finite_f32(const float* x, std::int64_t n) { return has_non_finite(x, n); }
+bool has_non_finite_bf16(const Bf16* x, std::int64_t n) { return has_non_finite(x, n); }
 
-/// Round to nearest even; a NaN stays one (its payload is cut and its quiet bit set).
-void narrow_to_bf16(const float* x, std::uint16_t* y, std::int64_t n) {
-  const ScalableTag<std::int32_t> d;
-  const RebindToFloat<decltype(d)> df;
-  const Rebind<std::uint16_t, decltype(d)> half;
-  each_vector(df, n, [&](std::int64_t i, auto part) HWY_ATTR {
-    const auto v = load(df, x + i, part);
-    const auto bits = BitCast(d, v);
-    const RebindToUnsigned<decltype(d)> du;
-    const auto ubits = BitCast(du, bits);
-    const auto odd = And(ShiftRight<16>(ubits), Set(du, 1u));
-    const auto rounded = ShiftRight<16>(Add(ubits, Add(odd, Set(du, 0x7FFFu))));
-    const auto quiet = Or(ShiftRight<16>(ubits), Set(du, 0x40u));
-    const auto number = RebindMask(du, Eq(v, v));
-    store(half, DemoteTo(half, BitCast(d, IfThenElse(number, rounded, quiet))), y + i, part);
-  });
-}
-
-void widen_from_bf16(const std::uint16_t* x, float* y, std::int64_t n) {
+/// y = x in y's format.
+template <class X, class Y>
+HWY_INLINE void convert_segment(const X* x, Y* y, std::int64_t n) {
   const Floats d;
-  const RebindToUnsigned<Floats> du;
-  const Rebind<std::uint16_t, Floats> half;
-  each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR {
-    store(d, BitCast(d, ShiftLeft<16>(PromoteTo(du, load(half, x + i, part)))), y + i, part);
-  });
+  each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR { store(d, load(d, x + i, part), y + i, part); });
 }
+void narrow_to_bf16(const float* x, Bf16* y, std::int64_t n) { convert_segment(x, y, n); }
+void widen_from_bf16(const Bf16* x, float* y, std::int64_t n) { convert_segment(x, y, n); }
 
 }  // namespace cald::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -83,7 +68,8 @@ HWY_AFTER_NAMESPACE();
 namespace cald {
 HWY_EXPORT(add_segment);
 HWY_EXPORT(scale_segment);
-HWY_EXPORT(has_non_finite);
+HWY_EXPORT(has_non_finite_f32);
+HWY_EXPORT(has_non_finite_bf16);
 HWY_EXPORT(narrow_to_bf16);
 HWY_EXPORT(widen_from_bf16);
 
@@ -129,10 +115,10 @@ void convert(const Exec& exec, const TensorRef& x, const TensorRef& y, const Ker
   });
 }
 
-std::uint16_t bf16_bits(float value) {
-  std::uint16_t bits = 0;
-  HWY_DYNAMIC_DISPATCH(narrow_to_bf16)(&value, &bits, 1);
-  return bits;
+Bf16 to_bf16(float value) {
+  Bf16 y{};
+  HWY_DYNAMIC_DISPATCH(narrow_to_bf16)(&value, &y, 1);
+  return y;
 }
 
 }  // namespace
@@ -143,7 +129,7 @@ void run<Device::cpu>(Exec& exec, const Fill& f) {
     case DType::f32:
       return fill_as(exec, f.y, f.value);
     case DType::bf16:
-      return fill_as(exec, f.y, bf16_bits(f.value));
+      return fill_as(exec, f.y, to_bf16(f.value));
     case DType::i32:
       return fill_as(exec, f.y, static_cast<std::int32_t>(f.value));
     case DType::i64:
@@ -158,9 +144,9 @@ void run<Device::cpu>(Exec& exec, const Copy& c) {
   check_pair(Copy::name, c.x, c.y);
   const DType from = c.x.dtype, to = c.y.dtype;
   if (from == DType::f32 && to == DType::bf16)
-    return convert<float, std::uint16_t>(exec, c.x, c.y, HWY_DYNAMIC_DISPATCH(narrow_to_bf16));
+    return convert<float, Bf16>(exec, c.x, c.y, HWY_DYNAMIC_DISPATCH(narrow_to_bf16));
   if (from == DType::bf16 && to == DType::f32)
-    return convert<std::uint16_t, float>(exec, c.x, c.y, HWY_DYNAMIC_DISPATCH(widen_from_bf16));
+    return convert<Bf16, float>(exec, c.x, c.y, HWY_DYNAMIC_DISPATCH(widen_from_bf16));
   if (from != to) throw Error(std::string("copy: no conversion from ") + name_of(from) + " to " + name_of(to));
   switch (size_of(from)) {
     case 1:
@@ -194,10 +180,15 @@ void run<Device::cpu>(Exec& exec, const Add& s) {
 template <>
 void run<Device::cpu>(Exec& exec, const FindNonFinite& f) {
   const std::atomic_ref<std::int32_t> flag(*f.flag.as<std::int32_t>());
-  const auto kernel = HWY_DYNAMIC_DISPATCH(has_non_finite);
-  Walk<1>({f.x}, true).each(exec, [&](const std::array<std::int64_t, 1>& at, std::int64_t n) {
-    if (kernel(f.x.f32() + at[0], n)) flag.store(1, std::memory_order_relaxed);
-  });
+  const auto test = [&](const auto* x, const auto& kernel) {
+    Walk<1>({f.x}, true).each(exec, [&](const std::array<std::int64_t, 1>& at, std::int64_t n) {
+      if (kernel(x + at[0], n)) flag.store(1, std::memory_order_relaxed);
+    });
+  };
+  if (f.x.dtype == DType::bf16)
+    test(f.x.as<Bf16>(), HWY_DYNAMIC_DISPATCH(has_non_finite_bf16));
+  else
+    test(f.x.f32(), HWY_DYNAMIC_DISPATCH(has_non_finite_f32));
 }
 
 }  // namespace cald

@@ -14,6 +14,7 @@ namespace {
 /// One operand as oneDNN sees it: extents in the product's order, strides in elements.
 struct Layout {
   dnnl::memory::dims dims, strides;
+  dnnl::memory::data_type type = dnnl::memory::data_type::f32;
   bool operator==(const Layout&) const = default;
 };
 
@@ -25,10 +26,10 @@ struct Operands {
 void check_operand(const TensorRef& t, const char* what, bool batched) {
   const bool ok =
       batched ? t.shape.rank() == 3 && (t.cols() <= 1 || t.strides[-1] == 1) : t.shape.rank() >= 1 && t.is_matrix();
-  if (!ok || t.dtype != DType::f32)
+  if (!ok || (t.dtype != DType::f32 && t.dtype != DType::bf16))
     throw Error(std::string("gemm: ") + what + " of shape " + t.shape.str() + " with strides " + t.strides.str() +
-                " must be f32 " + (batched ? "[batch, rows, cols]" : "[rows, cols]") +
-                " with unit stride inside a row");
+                ", " + name_of(t.dtype) + ", must be f32 or bf16 " +
+                (batched ? "[batch, rows, cols]" : "[rows, cols]") + " with unit stride inside a row");
 }
 
 Layout layout_of(const TensorRef& t, const char* what, bool transposed, bool batched) {
@@ -37,6 +38,7 @@ Layout layout_of(const TensorRef& t, const char* what, bool transposed, bool bat
   // Of one row the stride means nothing; oneDNN wants it plausible all the same.
   const std::int64_t step = rows > 1 ? t.row_stride() : std::max<std::int64_t>(cols, 1);
   Layout l = transposed ? Layout{{cols, rows}, {1, step}} : Layout{{rows, cols}, {step, 1}};
+  if (t.dtype == DType::bf16) l.type = dnnl::memory::data_type::bf16;
   if (batched) {
     l.dims.insert(l.dims.begin(), t.dim(0));
     l.strides.insert(l.strides.begin(), t.dim(0) > 1 ? t.strides[0] : rows * step);
@@ -56,6 +58,11 @@ Operands operands_of(const Gemm& g) {
   if (!fits)
     throw Error("gemm: a " + g.a.shape.str() + (g.transpose_a ? "^T" : "") + " times b " + g.b.shape.str() +
                 (g.transpose_b ? "^T" : "") + " does not give c " + g.c.to.shape.str());
+  if (g.a.dtype != g.b.dtype || (g.a.dtype == DType::f32 && g.c.to.dtype != DType::f32))
+    throw Error(std::string("gemm: a is ") + name_of(g.a.dtype) + ", b " + name_of(g.b.dtype) + ", c " +
+                name_of(g.c.to.dtype) + "; wanted all f32, or a and b bf16");
+  if (g.a.dtype == DType::bf16 && !cpu_has_bf16())
+    throw Error("gemm: this processor has no bf16 instructions (avx512_bf16); use f32");
   if (g.bias.present) {
     if (g.batched || g.bias.numel() != o.n || g.bias.dtype != DType::f32 || !g.bias.is_contiguous())
       throw Error("gemm: bias has shape " + g.bias.shape.str() + ", wanted f32 [" + std::to_string(o.n) + "]");
@@ -125,8 +132,7 @@ struct Library {
   }
 
   Compiled compile(const Key& key) {
-    const auto f32 = dnnl::memory::data_type::f32;
-    const auto desc_of = [&](const Layout& l) { return dnnl::memory::desc(l.dims, f32, l.strides); };
+    const auto desc_of = [&](const Layout& l) { return dnnl::memory::desc(l.dims, l.type, l.strides); };
     const std::int64_t n = key.c.dims.back();
     const dnnl::matmul::desc desc =
         key.bias ? dnnl::matmul::desc(desc_of(key.a), desc_of(key.b), desc_of({{1, n}, {n, 1}}), desc_of(key.c))
@@ -181,6 +187,9 @@ auto with_library(const Operands& o, int threads, const Fn& fn) {
 /// c's rows become (or are increased by) the bias, or become zero without one.
 void start_from_bias(const Operands& o, const Gemm& g) {
   if (g.c.add && !g.bias.present) return;
+  if (g.c.to.numel() == 0) return;
+  if (g.c.to.dtype != DType::f32)
+    throw Error("gemm: c in bf16 takes neither K = 0 nor a bias beside alpha, got K " + std::to_string(o.k));
   const std::int64_t batches = g.batched ? o.c.dims[0] : 1;
   for (std::int64_t i = 0; i < batches; ++i)
     for (std::int64_t r = 0; r < o.m; ++r) {
@@ -191,6 +200,8 @@ void start_from_bias(const Operands& o, const Gemm& g) {
 }
 
 }  // namespace
+
+bool cpu_has_bf16() { return __builtin_cpu_supports("avx512bf16") != 0; }
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const Gemm& g) {

@@ -14,9 +14,11 @@
 #define CALD_KERNELS_CPU_LAYER_NORM
 namespace cald {
 
-/// The tensors of one row of n features; null where there is none.
+/// The tensors of one row of n features; null where there is none. X is the type of x's elements.
+template <class X>
 struct NormRow {
-  const float *x, *residual, *weight, *bias;
+  const X* x;
+  const float *residual, *weight, *bias;
   float *sum, *y, *mean, *rstd;
   std::int64_t n;
   float eps;
@@ -24,10 +26,12 @@ struct NormRow {
   std::uint32_t sample, position;
 };
 
+template <class X>
 struct NormRowBackward {
   const float *sum, *dy, *weight;
   float mean, rstd;
-  float *dx, *dresidual;
+  X* dx;
+  float* dresidual;
   bool add_dx, add_dresidual;
   float *dweight, *dbias;  // this block of rows' sums so far
   std::int64_t n;
@@ -64,10 +68,14 @@ HWY_INLINE void each_with_words(const Dropout* dropout, std::uint32_t sample, st
   }
 }
 
-void norm_row(const NormRow& r) {
+template <class X>
+HWY_INLINE void normalise_row(const NormRow<X>& r) {
   const Floats d;
-  const float* s = r.x;
-  if (r.residual != nullptr || r.dropout != nullptr) {
+  // A row of bf16 is widened on its way into the buffer, so that all later passes read f32.
+  constexpr bool kWiden = !hwy::IsSame<X, float>();
+  const float* s = nullptr;
+  if constexpr (!kWiden) s = r.x;
+  if (kWiden || r.residual != nullptr || r.dropout != nullptr) {
     float* to = r.sum != nullptr ? r.sum : r.y;  // y serves as the row's buffer where the sum is not wanted
     const std::uint32_t threshold = r.dropout ? r.dropout->threshold() : 0;
     const float scale = r.dropout ? r.dropout->scale() : 1.0f;
@@ -101,8 +109,12 @@ void norm_row(const NormRow& r) {
   if (r.rstd != nullptr) *r.rstd = rstd;
 }
 
+void norm_row_f32(const NormRow<float>& r) { normalise_row(r); }
+void norm_row_bf16(const NormRow<Bf16>& r) { normalise_row(r); }
+
 /// With xhat = (sum - mean) rstd and g = dy weight: d sum = rstd (g - mean(g) - xhat mean(g xhat)).
-void norm_row_backward(const NormRowBackward& r) {
+template <class X>
+HWY_INLINE void row_backward(const NormRowBackward<X>& r) {
   const Floats d;
   const FloatVec vmean = Set(d, r.mean), vrstd = Set(d, r.rstd);
   const auto xhat = [&](std::int64_t i, auto part)
@@ -123,7 +135,7 @@ void norm_row_backward(const NormRowBackward& r) {
   const FloatVec c1 = Mul(SumOfLanes(d, sum_g), inverse), c2 = Mul(SumOfLanes(d, sum_gx), inverse);
   const std::uint32_t threshold = r.dropout ? r.dropout->threshold() : 0;
   const float scale = r.dropout ? r.dropout->scale() : 1.0f;
-  const auto write = [&](FloatVec v, float* to, bool add, auto part)
+  const auto write = [&](FloatVec v, auto* to, bool add, auto part)
                          HWY_ATTR { store(d, add ? Add(load(d, to, part), v) : v, to, part); };
   each_with_words(r.dx != nullptr ? r.dropout : nullptr, r.sample, r.position, r.n,
                   [&](std::int64_t i, auto part, const std::uint32_t* words) HWY_ATTR {
@@ -136,6 +148,9 @@ void norm_row_backward(const NormRowBackward& r) {
                           part);
                   });
 }
+
+void norm_row_backward_f32(const NormRowBackward<float>& r) { row_backward(r); }
+void norm_row_backward_bf16(const NormRowBackward<Bf16>& r) { row_backward(r); }
 
 /// y (set or add) = the sum over `blocks` rows of n floats that lie `stride` apart, in their order.
 void sum_blocks(const float* partials, std::int64_t blocks, std::int64_t stride, float* y, std::int64_t n, bool add) {
@@ -152,25 +167,29 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace cald {
-HWY_EXPORT(norm_row);
-HWY_EXPORT(norm_row_backward);
+HWY_EXPORT(norm_row_f32);
+HWY_EXPORT(norm_row_bf16);
+HWY_EXPORT(norm_row_backward_f32);
+HWY_EXPORT(norm_row_backward_bf16);
 HWY_EXPORT(sum_blocks);
 
 namespace {
 
 /// A tensor seen by rows; null rows if it is absent.
+template <class T = float>
 struct Rows {
-  float* data = nullptr;
+  T* data = nullptr;
   std::int64_t stride = 0;
-  float* operator()(std::int64_t i) const { return data != nullptr ? data + i * stride : nullptr; }
+  T* operator()(std::int64_t i) const { return data != nullptr ? data + i * stride : nullptr; }
 };
 
-Rows rows_of(const char* kernel, const char* operand, const TensorRef& t, const Shape& shape) {
+template <class T = float>
+Rows<T> rows_of(const char* kernel, const char* operand, const TensorRef& t, const Shape& shape) {
   if (!t.present) return {};
-  if (!(t.shape == shape) || !t.is_matrix())
-    throw Error(std::string(kernel) + ": " + operand + " has shape " + t.shape.str() + ", wanted " + shape.str() +
-                " with one stride between rows");
-  return {t.f32(), t.row_stride()};
+  if (!(t.shape == shape) || !t.is_matrix() || t.dtype != DTypeOf<T>::value)
+    throw Error(std::string(kernel) + ": " + operand + " is " + name_of(t.dtype) + " " + t.shape.str() + ", wanted " +
+                name_of(DTypeOf<T>::value) + " " + shape.str() + " with one stride between rows");
+  return {t.as<T>(), t.row_stride()};
 }
 
 /// Which random numbers decide about a row: x is (B, S, D) or (B, D).
@@ -206,17 +225,15 @@ struct Blocks {
   }
 };
 
-}  // namespace
-
-template <>
-void run<Device::cpu>(Exec& exec, const LayerNormForward& a) {
+template <class X, class Kernel>
+void forward_as(const Exec& exec, const LayerNormForward& a, const Kernel& kernel) {
   const Shape& shape = a.x.shape;
   const char* name = LayerNormForward::name;
-  const Rows x = rows_of(name, "x", a.x, shape), residual = rows_of(name, "residual", a.residual, shape);
+  const Rows<X> x = rows_of<X>(name, "x", a.x, shape);
+  const Rows residual = rows_of(name, "residual", a.residual, shape);
   const Rows sum = rows_of(name, "sum", a.sum, shape), y = rows_of(name, "y", a.y, shape);
   const Keys keys(a.dropout, a.samples, shape);
   const auto element = [](const TensorRef& t, std::int64_t i) { return t.present ? t.f32() + i : nullptr; };
-  const auto kernel = HWY_DYNAMIC_DISPATCH(norm_row);
   parallel_for(exec, a.x.rows(), row_grain(a.x.cols()), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       kernel({x(i), residual(i), element(a.weight, 0), element(a.bias, 0), sum(i), y(i), element(a.mean, i),
@@ -224,25 +241,19 @@ void run<Device::cpu>(Exec& exec, const LayerNormForward& a) {
   });
 }
 
-template <>
-std::size_t workspace_bytes<Device::cpu>(const Exec&, const LayerNormBackward& a) {
-  if (!a.dweight && !a.dbias) return 0;
-  return static_cast<std::size_t>(Blocks(a.dy.rows()).count * 2 * a.dy.cols()) * sizeof(float);
-}
-
-template <>
-void run<Device::cpu>(Exec& exec, const LayerNormBackward& a) {
+template <class X, class Kernel>
+void backward_as(const Exec& exec, const LayerNormBackward& a, const Kernel& kernel) {
   const Shape& shape = a.dy.shape;
   const std::int64_t cols = a.dy.cols(), rows = a.dy.rows();
   const char* name = LayerNormBackward::name;
   const Rows sum = rows_of(name, "sum", a.sum, shape), dy = rows_of(name, "dy", a.dy, shape);
-  const Rows dx = rows_of(name, "dx", a.dx.to, shape), dresidual = rows_of(name, "dresidual", a.dresidual.to, shape);
+  const Rows<X> dx = rows_of<X>(name, "dx", a.dx.to, shape);
+  const Rows dresidual = rows_of(name, "dresidual", a.dresidual.to, shape);
   const Keys keys(a.dropout, a.samples, shape);
   const Blocks blocks(rows);
   const float* weight = a.weight.present ? a.weight.f32() : nullptr;
   auto* partials = static_cast<float*>(exec.workspace);  // (blocks, 2, cols): dweight's, then dbias's
   const std::int64_t grain = std::max<std::int64_t>(1, row_grain(cols) / blocks.rows_each);
-  const auto kernel = HWY_DYNAMIC_DISPATCH(norm_row_backward);
   parallel_for(exec, blocks.count, grain, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t b = first; b < last; ++b) {
       float* dweight = a.dweight ? partials + b * 2 * cols : nullptr;
@@ -259,6 +270,30 @@ void run<Device::cpu>(Exec& exec, const LayerNormBackward& a) {
   };
   finish(a.dweight, partials);
   finish(a.dbias, partials + cols);
+}
+
+}  // namespace
+
+template <>
+void run<Device::cpu>(Exec& exec, const LayerNormForward& a) {
+  if (a.x.dtype == DType::bf16)
+    forward_as<Bf16>(exec, a, HWY_DYNAMIC_DISPATCH(norm_row_bf16));
+  else
+    forward_as<float>(exec, a, HWY_DYNAMIC_DISPATCH(norm_row_f32));
+}
+
+template <>
+std::size_t workspace_bytes<Device::cpu>(const Exec&, const LayerNormBackward& a) {
+  if (!a.dweight && !a.dbias) return 0;
+  return static_cast<std::size_t>(Blocks(a.dy.rows()).count * 2 * a.dy.cols()) * sizeof(float);
+}
+
+template <>
+void run<Device::cpu>(Exec& exec, const LayerNormBackward& a) {
+  if (a.dx && a.dx.to.dtype == DType::bf16)
+    backward_as<Bf16>(exec, a, HWY_DYNAMIC_DISPATCH(norm_row_backward_bf16));
+  else
+    backward_as<float>(exec, a, HWY_DYNAMIC_DISPATCH(norm_row_backward_f32));
 }
 
 }  // namespace cald

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
+#include <string>
 
 #include "kernels/cpu/micro_gemm-inl.h"
 #include "kernels/cpu/parallel.h"
@@ -24,35 +26,43 @@ inline constexpr std::ptrdiff_t kColumns = 128, kChunk = 512;
 // A task of de: this many rows, by one panel.
 inline constexpr std::ptrdiff_t kRowsOfE = 6;
 
-/// One thread's scratch for a task of y or dx.
+/// One thread's scratch for a task of y or dx. `out` holds the f32 sums of what is written in bf16.
 struct LowRankScratch {
-  LowRankScratch(const LowRankSizes& n, void* memory) : scratch(memory) {
+  LowRankScratch(const LowRankSizes& n, bool bf16, void* memory) : scratch(memory) {
     panels = scratch.take((n.slots > kChunk ? n.slots : kChunk) * kColumns);
     gathered = scratch.take(kChunk * n.slots);
     zeros = scratch.take(n.slots);
-    rows = scratch.take<const float*>(kChunk);
+    rows = scratch.take<const void*>(kChunk);
     ranks = scratch.take<std::int32_t>(kChunk);
+    if (bf16) out = scratch.take((n.slots > kChunk ? n.slots : kChunk) * kColumns);
+  }
+  /// The chunk's rows, of f32 or bf16.
+  template <class T>
+  const T** rows_as() const {
+    return reinterpret_cast<const T**>(rows);
   }
   Scratch scratch;
-  float *panels, *gathered, *zeros;
-  const float** rows;
+  float *panels, *gathered, *zeros, *out = nullptr;
+  const void** rows;
   std::int32_t* ranks;
 };
 
 /// What the tasks of de share: dy transposed in panels for a group of samples, and which token has which rank.
 struct EmbeddingScratch {
-  EmbeddingScratch(const LowRankSizes& n, void* memory) : scratch(memory) {
+  EmbeddingScratch(const LowRankSizes& n, std::int64_t threads, bool bf16, void* memory) : scratch(memory) {
     sample_size = n.width * round_up(n.slots, kMaxPanel);
     const std::ptrdiff_t fits = (std::ptrdiff_t{1} << 20) / (sample_size ? sample_size : 1);
     group = lesser(n.batch, fits < 1 ? 1 : fits);
     panels = scratch.take(group * sample_size);
     zeros = scratch.take(n.width);
     token = scratch.take<std::int32_t>(n.batch * n.positions);
+    if (bf16) widened = scratch.take(threads * kRowsOfE * n.width);
   }
   Scratch scratch;
   std::ptrdiff_t sample_size, group;
   float *panels, *zeros;
-  std::int32_t* token;  ///< (B, P): the token with this rank, or -1
+  float* widened = nullptr;  ///< (threads, kRowsOfE, D): rows of x in bf16, as f32
+  std::int32_t* token;       ///< (B, P): the token with this rank, or -1
 };
 
 }  // namespace cald
@@ -63,8 +73,9 @@ namespace cald::HWY_NAMESPACE {
 
 using Index = std::ptrdiff_t;
 
-inline float* at(const TensorRef& t, Index b, Index row, Index col) {
-  return t.f32() + b * t.strides[0] + row * t.strides[1] + col;
+template <class T>
+HWY_INLINE T* at(const TensorRef& t, Index b, Index row, Index col) {
+  return t.as<T>() + b * t.strides[0] + row * t.strides[1] + col;
 }
 inline Index rank_of(const TensorRef& rank, Index b, Index s) {
   return rank.as<std::int32_t>()[b * rank.strides[0] + s * rank.strides[1]];
@@ -86,11 +97,25 @@ inline MicroLhs rows_of_e(const TensorRef& e, const std::int32_t* ranks, Index n
   return {gathered, 1, slots};
 }
 
+template <class T>
+inline constexpr bool kIsBf16 = hwy::IsSame<T, Bf16>();
+
+/// Where the f32 sums of rows of `to` come into being: there, or in `buffer` if they are bf16.
+template <class T>
+HWY_INLINE MicroOut rows_to_compute(T* to, Index step, Index cols, float* buffer) {
+  if constexpr (kIsBf16<T>)
+    return {buffer, cols};
+  else
+    return {to, step};
+}
+
 /// y[b][:, col0 .. col0 + cols).
-void low_rank_forward(const LowRankForward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
-  const LowRankScratch s(n, memory);
+template <class T>
+void low_rank_forward_as(const LowRankForward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
+  const LowRankScratch s(n, kIsBf16<T>, memory);
   const Index cols = lesser(kColumns, n.width - col0);
-  MicroOut out{at(a.y, b, 0, col0), a.y.strides[1]};
+  T* y = at<T>(a.y, b, 0, col0);
+  MicroOut out = rows_to_compute(y, a.y.strides[1], cols, s.out);
   out.scale = length_scale(a.lengths, b);
   Index token = 0;
   do {
@@ -99,21 +124,30 @@ void low_rank_forward(const LowRankForward& a, const LowRankSizes& n, Index b, I
       const Index r = rank_of(a.rank, b, token);
       if (r < 0) continue;
       s.ranks[count] = static_cast<std::int32_t>(r);
-      s.rows[count++] = at(a.x, b, token, col0);
+      s.rows[count++] = at<T>(a.x, b, token, col0);
     }
     if (count == 0 && out.add) break;
-    pack_rows({nullptr, 0, 1, s.rows}, count, cols, s.panels);
+    pack_rows(MicroRows<T>{nullptr, 0, s.rows_as<T>()}, count, cols, s.panels);
     const MicroLhs e = count ? rows_of_e(a.e, s.ranks, count, s.gathered) : MicroLhs{s.gathered, 0, 0};
     micro_gemm(e, {s.panels, count}, out, n.slots, cols, count);
     out.add = true;
   } while (token < n.tokens);
+  if constexpr (kIsBf16<T>) write_rows(s.out, y, a.y.strides[1], n.slots, cols, false);
+}
+
+void low_rank_forward(const LowRankForward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
+  if (a.x.dtype == DType::bf16)
+    low_rank_forward_as<Bf16>(a, n, b, col0, memory);
+  else
+    low_rank_forward_as<float>(a, n, b, col0, memory);
 }
 
 /// dx[b][:, col0 .. col0 + cols).
-void low_rank_backward_x(const LowRankBackward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
-  const LowRankScratch s(n, memory);
+template <class T>
+void low_rank_backward_x_as(const LowRankBackward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
+  const LowRankScratch s(n, kIsBf16<T>, memory);
   const Index cols = lesser(kColumns, n.width - col0);
-  pack_rows({at(a.dy, b, 0, col0), a.dy.strides[1], 1}, n.slots, cols, s.panels);
+  pack_rows(MicroRows<T>{at<T>(a.dy, b, 0, col0), a.dy.strides[1]}, n.slots, cols, s.panels);
   __builtin_memset(s.zeros, 0, static_cast<std::size_t>(n.slots) * sizeof(float));
   for (Index t0 = 0; t0 < n.tokens; t0 += kChunk) {
     const Index rows = lesser(kChunk, n.tokens - t0);
@@ -128,29 +162,49 @@ void low_rank_backward_x(const LowRankBackward& a, const LowRankSizes& n, Index 
     if (!a.dx.add)
       for (Index i = 0; i < rows; ++i)
         if (i < first || i >= last)
-          __builtin_memset(at(a.dx.to, b, t0 + i, col0), 0, static_cast<std::size_t>(cols) * sizeof(float));
+          __builtin_memset(at<T>(a.dx.to, b, t0 + i, col0), 0, static_cast<std::size_t>(cols) * sizeof(T));
     if (first >= last) continue;
-    const MicroOut out{at(a.dx.to, b, t0 + first, col0), a.dx.to.strides[1], a.dx.add, false,
-                       length_scale(a.lengths, b)};
-    micro_gemm({nullptr, 0, 1, s.rows + first}, {s.panels, n.slots}, out, last - first, cols, n.slots);
+    T* dx = at<T>(a.dx.to, b, t0 + first, col0);
+    const Index step = a.dx.to.strides[1];
+    MicroOut out = rows_to_compute(dx, step, cols, s.out);
+    out.add = a.dx.add && !kIsBf16<T>, out.scale = length_scale(a.lengths, b);
+    micro_gemm({nullptr, 0, 1, s.rows_as<float>() + first}, {s.panels, n.slots}, out, last - first, cols, n.slots);
+    if constexpr (kIsBf16<T>) write_rows(s.out, dx, step, last - first, cols, a.dx.add);
   }
+}
+
+void low_rank_backward_x(const LowRankBackward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
+  if (a.dx.to.dtype == DType::bf16)
+    low_rank_backward_x_as<Bf16>(a, n, b, col0, memory);
+  else
+    low_rank_backward_x_as<float>(a, n, b, col0, memory);
 }
 
 /// Packs a panel of dy[b]^T.
 void low_rank_pack_dy(const LowRankBackward& a, const LowRankSizes& n, Index b, Index slot0, float* panel) {
-  pack_transposed({at(a.dy, b, slot0, 0), a.dy.strides[1], 1}, n.width, lesser(kPanel, n.slots - slot0), panel);
+  const Index step = a.dy.strides[1], slots = lesser(kPanel, n.slots - slot0);
+  if (a.dy.dtype == DType::bf16)
+    pack_transposed(MicroRows<Bf16>{at<Bf16>(a.dy, b, slot0, 0), step}, n.width, slots, panel);
+  else
+    pack_transposed(MicroRows<float>{at<float>(a.dy, b, slot0, 0), step}, n.width, slots, panel);
 }
 
-/// Adds samples [b0, b1) to rows [row0, row0 + kRowsOfE) of de, columns [slot0, slot0 + kPanel).
-void low_rank_backward_e(const LowRankBackward& a, const LowRankSizes& n, const EmbeddingScratch& s, Index b0, Index b1,
-                         Index row0, Index rows, Index slot0) {
+/// Row `token` of x[b] in f32: where it lies, or widened into `buffer`.
+inline const float* row_of_x(const LowRankBackward& a, const LowRankSizes& n, Index b, Index token, float* buffer) {
+  if (a.x.dtype != DType::bf16) return at<float>(a.x, b, token, 0);
+  return left_rows(MicroRows<Bf16>{at<Bf16>(a.x, b, token, 0), 0}, 0, 1, n.width, buffer).base;
+}
+
+/// Adds samples [b0, b1) to rows [row0, row0 + kRowsOfE) of de, columns [slot0, slot0 + kPanel), on thread `part`.
+void low_rank_backward_e(const LowRankBackward& a, const LowRankSizes& n, const EmbeddingScratch& s, Index part,
+                         Index b0, Index b1, Index row0, Index rows, Index slot0) {
   MicroOut out{a.de.to.f32() + row0 * a.de.to.strides[0] + slot0, a.de.to.strides[0], a.de.add || b0 > 0};
   for (Index b = b0; b < b1; ++b) {
     const float* x[kRowsOfE];
     bool any = false;
     for (Index i = 0; i < rows; ++i) {
       const std::int32_t token = s.token[b * n.positions + row0 + i];
-      x[i] = token < 0 ? s.zeros : at(a.x, b, token, 0);
+      x[i] = token < 0 ? s.zeros : row_of_x(a, n, b, token, s.widened + (part * kRowsOfE + i) * n.width);
       any = any || token >= 0;
     }
     if (!any && out.add) continue;
@@ -180,22 +234,36 @@ LowRankSizes sizes_of(const Args& a) {
   return {a.x.dim(0), a.x.dim(1), a.x.dim(2), a.e.dim(1), a.e.dim(0)};
 }
 
+template <class Args>
+bool is_bf16(const Args& a) {
+  return a.x.dtype == DType::bf16;
+}
+
+template <class Args>
+void check_dtypes(const char* kernel, const Args& a, std::initializer_list<const TensorRef*> like_x) {
+  bool fits = (a.x.dtype == DType::f32 || is_bf16(a)) && a.e.dtype == DType::f32;
+  for (const TensorRef* t : like_x) fits = fits && (!t->present || t->dtype == a.x.dtype);
+  if (!fits)
+    throw Error(std::string(kernel) + ": x is " + name_of(a.x.dtype) + ", e " + name_of(a.e.dtype) +
+                "; wanted x, y and their gradients all f32 or all bf16, e f32");
+}
+
 std::int64_t column_tasks(const LowRankSizes& n) { return (n.width + kColumns - 1) / kColumns; }
 
 /// Tasks of `work` multiplications each that are worth a thread, some 20 microseconds.
 std::int64_t grain_of(std::int64_t work) { return 400'000 / (work + 1); }
 std::int64_t column_grain(const LowRankSizes& n) { return grain_of(n.tokens * n.slots * lesser(kColumns, n.width)); }
 
-std::size_t task_scratch(const Exec& exec, const LowRankSizes& n) {
+std::size_t task_scratch(const Exec& exec, const LowRankSizes& n, bool bf16) {
   return static_cast<std::size_t>(part_count(exec, n.batch * column_tasks(n), column_grain(n))) *
-         LowRankScratch(n, nullptr).scratch.used();
+         LowRankScratch(n, bf16, nullptr).scratch.used();
 }
 
 /// Calls fn(sample, first column, memory) for every task of y or dx.
 template <class Fn>
-void each_column_task(const Exec& exec, const LowRankSizes& n, const Fn& fn) {
+void each_column_task(const Exec& exec, const LowRankSizes& n, bool bf16, const Fn& fn) {
   const std::int64_t columns = column_tasks(n);
-  const std::size_t size = LowRankScratch(n, nullptr).scratch.used();
+  const std::size_t size = LowRankScratch(n, bf16, nullptr).scratch.used();
   auto* memory = static_cast<std::byte*>(exec.workspace);
   parallel_parts(exec, n.batch * columns, column_grain(n),
                  [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
@@ -219,7 +287,7 @@ std::int64_t tokens_by_rank(const LowRankBackward& a, const LowRankSizes& n, std
 }
 
 void backward_e(const Exec& exec, const LowRankBackward& a, const LowRankSizes& n) {
-  const EmbeddingScratch s(n, exec.workspace);
+  const EmbeddingScratch s(n, std::max(exec.threads, 1), is_bf16(a), exec.workspace);
   const std::int64_t used = tokens_by_rank(a, n, s.token), panel = HWY_DYNAMIC_DISPATCH(low_rank_panel)();
   std::fill(s.zeros, s.zeros + n.width, 0.0f);
   if (!a.de.add)
@@ -235,14 +303,14 @@ void backward_e(const Exec& exec, const LowRankBackward& a, const LowRankSizes& 
         (a, n, b0 + t / panels, slot0, s.panels + t / panels * s.sample_size + slot0 * n.width);
       }
     });
-    parallel_for(exec, row_tasks * panels, grain_of((b1 - b0) * kRowsOfE * panel * n.width),
-                 [&](std::int64_t begin, std::int64_t end) {
-                   for (std::int64_t t = begin; t < end; ++t) {
-                     const std::int64_t row0 = t / panels * kRowsOfE;
-                     HWY_DYNAMIC_DISPATCH(low_rank_backward_e)
-                     (a, n, s, b0, b1, row0, lesser(kRowsOfE, used - row0), t % panels * panel);
-                   }
-                 });
+    parallel_parts(exec, row_tasks * panels, grain_of((b1 - b0) * kRowsOfE * panel * n.width),
+                   [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t t = begin; t < end; ++t) {
+                       const std::int64_t row0 = t / panels * kRowsOfE;
+                       HWY_DYNAMIC_DISPATCH(low_rank_backward_e)
+                       (a, n, s, part, b0, b1, row0, lesser(kRowsOfE, used - row0), t % panels * panel);
+                     }
+                   });
   }
 }
 
@@ -250,28 +318,32 @@ void backward_e(const Exec& exec, const LowRankBackward& a, const LowRankSizes& 
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const LowRankForward& a) {
-  return task_scratch(exec, sizes_of(a));
+  return task_scratch(exec, sizes_of(a), is_bf16(a));
 }
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const LowRankBackward& a) {
   const LowRankSizes n = sizes_of(a);
-  return std::max(a.dx ? task_scratch(exec, n) : 0, a.de ? EmbeddingScratch(n, nullptr).scratch.used() : 0);
+  const bool bf16 = is_bf16(a);
+  return std::max(a.dx ? task_scratch(exec, n, bf16) : 0,
+                  a.de ? EmbeddingScratch(n, std::max(exec.threads, 1), bf16, nullptr).scratch.used() : 0);
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const LowRankForward& a) {
+  check_dtypes(LowRankForward::name, a, {&a.y});
   const LowRankSizes n = sizes_of(a);
-  each_column_task(exec, n, [&](std::int64_t b, std::int64_t col0, void* memory) {
+  each_column_task(exec, n, is_bf16(a), [&](std::int64_t b, std::int64_t col0, void* memory) {
     HWY_DYNAMIC_DISPATCH(low_rank_forward)(a, n, b, col0, memory);
   });
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const LowRankBackward& a) {
+  check_dtypes(LowRankBackward::name, a, {&a.dy, &a.dx.to});
   const LowRankSizes n = sizes_of(a);
   if (a.dx)
-    each_column_task(exec, n, [&](std::int64_t b, std::int64_t col0, void* memory) {
+    each_column_task(exec, n, is_bf16(a), [&](std::int64_t b, std::int64_t col0, void* memory) {
       HWY_DYNAMIC_DISPATCH(low_rank_backward_x)(a, n, b, col0, memory);
     });
   if (a.de) backward_e(exec, a, n);

@@ -21,6 +21,15 @@ struct MicroLhs {
   const float* row(std::ptrdiff_t i) const { return rows ? rows[i] : base + i * row_step; }
 };
 
+/// Rows to be packed, of f32 or bf16: element (i, j) is row(i)[j].
+template <class T>
+struct MicroRows {
+  const T* base;
+  std::ptrdiff_t row_step;
+  const T* const* rows = nullptr;
+  const T* row(std::ptrdiff_t i) const { return rows ? rows[i] : base + i * row_step; }
+};
+
 /// The result: c (set or add) = scale * row_scale[i] * (a b). With `padded`, rows are long enough for whole panels, and
 /// what is written behind the last column has no meaning.
 struct MicroOut {
@@ -131,30 +140,74 @@ inline void micro_gemm(const MicroLhs& a, const MicroPanels& panels, const Micro
   }
 }
 
-/// Packs b (depth, cols) given by its rows: panels[j / kPanel][k][j % kPanel] = b.row(k)[j]. b.step is 1.
-inline void pack_rows(const MicroLhs& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float* panels) {
+HWY_INLINE float as_float(float x) { return x; }
+HWY_INLINE float as_float(Bf16 x) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16); }
+
+/// Rows [begin, begin + n) of x, `cols` wide, as a left operand: f32 in place, bf16 by way of `buffer` (n, cols).
+HWY_INLINE MicroLhs left_rows(const MicroRows<float>& x, std::ptrdiff_t begin, std::ptrdiff_t, std::ptrdiff_t, float*) {
+  return {x.row(begin), x.row_step, 1};
+}
+inline MicroLhs left_rows(const MicroRows<Bf16>& x, std::ptrdiff_t begin, std::ptrdiff_t n, std::ptrdiff_t cols,
+                          float* buffer) {
+  const Floats d;
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    each_vector(d, cols, [&](std::int64_t j, auto part) HWY_ATTR {
+      store(d, load(d, x.row(begin + i) + j, part), buffer + i * cols + j, part);
+    });
+  return {buffer, cols, 1};
+}
+
+/// y (set or add) = n rows of `buffer`, which is `cols` wide.
+template <class T>
+inline void write_rows(const float* buffer, T* y, std::ptrdiff_t row_step, std::ptrdiff_t n, std::ptrdiff_t cols,
+                       bool add) {
+  const Floats d;
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    each_vector(d, cols, [&](std::int64_t j, auto part) HWY_ATTR {
+      T* to = y + i * row_step + j;
+      const FloatVec v = load(d, buffer + i * cols + j, part);
+      store(d, add ? Add(load(d, to, part), v) : v, to, part);
+    });
+}
+
+/// Packs b (depth, cols) given by its rows: panels[j / kPanel][k][j % kPanel] = b.row(k)[j].
+template <class T>
+inline void pack_rows(const MicroRows<T>& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float* panels) {
   const Floats d;
   for (std::ptrdiff_t j = 0; j < cols; j += kPanel) {
     float* to = panels + j * depth;
     const std::ptrdiff_t width = lesser(kPanel, cols - j);
     for (std::ptrdiff_t k = 0; k < depth; ++k, to += kPanel) {
-      const float* from = b.row(k) + j;
+      const T* from = b.row(k) + j;
       if (width == kPanel) {
-        for (int v = 0; v < kMicroVectors; ++v) StoreU(LoadU(d, from + v * kMicroLanes), d, to + v * kMicroLanes);
+        for (int v = 0; v < kMicroVectors; ++v)
+          StoreU(load(d, from + v * kMicroLanes, Whole{}), d, to + v * kMicroLanes);
       } else {
-        for (std::ptrdiff_t c = 0; c < width; ++c) to[c] = from[c];
+        for (std::ptrdiff_t c = 0; c < width; ++c) to[c] = as_float(from[c]);
         for (std::ptrdiff_t c = width; c < kPanel; ++c) to[c] = 0.0f;
       }
     }
   }
 }
 
+template <class D>
+HWY_INLINE Vec<D> load_floats(D d, const float* p) {
+  return LoadU(d, p);
+}
+template <class D>
+HWY_INLINE Vec<D> load_floats(D d, const Bf16* p) {
+  const Rebind<std::uint16_t, D> half;
+  const RebindToUnsigned<D> du;
+  return BitCast(d, ShiftLeft<16>(PromoteTo(du, LoadU(half, reinterpret_cast<const std::uint16_t*>(p)))));
+}
+
 /// Transposes the 4 x 4 block at `rows` + k to `to`, whose rows are kPanel apart.
-HWY_INLINE void transpose_4x4(const float* const* rows, std::ptrdiff_t k, float* to) {
+template <class T>
+HWY_INLINE void transpose_4x4(const T* const* rows, std::ptrdiff_t k, float* to) {
   const FixedTag<float, 4> d;
   const Repartition<double, decltype(d)> wide;
-  const auto r0 = LoadU(d, rows[0] + k), r1 = LoadU(d, rows[1] + k);
-  const auto r2 = LoadU(d, rows[2] + k), r3 = LoadU(d, rows[3] + k);
+  const auto r0 = load_floats(d, rows[0] + k), r1 = load_floats(d, rows[1] + k);
+  const auto r2 = load_floats(d, rows[2] + k), r3 = load_floats(d, rows[3] + k);
   const auto a = BitCast(wide, InterleaveLower(d, r0, r1)), b = BitCast(wide, InterleaveLower(d, r2, r3));
   const auto p = BitCast(wide, InterleaveUpper(d, r0, r1)), q = BitCast(wide, InterleaveUpper(d, r2, r3));
   StoreU(BitCast(d, InterleaveLower(wide, a, b)), d, to);
@@ -163,18 +216,19 @@ HWY_INLINE void transpose_4x4(const float* const* rows, std::ptrdiff_t k, float*
   StoreU(BitCast(d, InterleaveUpper(wide, p, q)), d, to + 3 * kPanel);
 }
 
-/// Packs the transpose of b (cols, depth): panels[j / kPanel][k][j % kPanel] = b.row(j)[k]. b.step is 1.
-inline void pack_transposed(const MicroLhs& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float* panels) {
+/// Packs the transpose of b (cols, depth): panels[j / kPanel][k][j % kPanel] = b.row(j)[k].
+template <class T>
+inline void pack_transposed(const MicroRows<T>& b, std::ptrdiff_t depth, std::ptrdiff_t cols, float* panels) {
   for (std::ptrdiff_t j = 0; j < round_up(cols, kPanel); j += 4) {
     float* to = panels + j / kPanel * kPanel * depth + j % kPanel;
     const std::ptrdiff_t width = lesser(4, cols - j);
     std::ptrdiff_t k = 0;
     if (width == 4) {
-      const float* rows[4] = {b.row(j), b.row(j + 1), b.row(j + 2), b.row(j + 3)};
+      const T* rows[4] = {b.row(j), b.row(j + 1), b.row(j + 2), b.row(j + 3)};
       for (; k + 4 <= depth; k += 4) transpose_4x4(rows, k, to + k * kPanel);
     }
     for (; k < depth; ++k)
-      for (std::ptrdiff_t c = 0; c < 4; ++c) to[k * kPanel + c] = c < width ? b.row(j + c)[k] : 0.0f;
+      for (std::ptrdiff_t c = 0; c < 4; ++c) to[k * kPanel + c] = c < width ? as_float(b.row(j + c)[k]) : 0.0f;
   }
 }
 

@@ -34,6 +34,7 @@
 
 #include <cstdint>
 
+#include "engine/base/dtype.h"
 #include "engine/base/rng.h"
 
 #include "hwy/foreach_target.h"  // must come before highway.h
@@ -82,6 +83,28 @@ HWY_INLINE void store(D d, Vec<D> v, TFromD<D>* p, First part) {
   HWY_ALIGN TFromD<D> buffer[MaxLanes(D())];
   Store(v, d, buffer);
   __builtin_memcpy(p, buffer, static_cast<std::size_t>(part.n) * sizeof(TFromD<D>));
+}
+
+/// bf16 in memory, f32 in registers. Stores round to nearest even; a NaN stays one (its payload is cut, its quiet bit
+/// set). Highway's own demotion truncates.
+template <class Part>
+HWY_INLINE FloatVec load(Floats d, const Bf16* p, Part part) {
+  const RebindToUnsigned<Floats> du;
+  const Rebind<std::uint16_t, Floats> half;
+  return BitCast(d, ShiftLeft<16>(PromoteTo(du, load(half, reinterpret_cast<const std::uint16_t*>(p), part))));
+}
+template <class Part>
+HWY_INLINE void store(Floats, FloatVec v, Bf16* p, Part part) {
+  const RebindToUnsigned<Floats> du;
+  const RebindToSigned<Floats> di;
+  const Rebind<std::uint16_t, Floats> half;
+  const auto bits = BitCast(du, v);
+  const auto odd = And(ShiftRight<16>(bits), Set(du, 1u));
+  const auto rounded = ShiftRight<16>(Add(bits, Add(odd, Set(du, 0x7FFFu))));
+  const auto quiet = Or(ShiftRight<16>(bits), Set(du, 0x40u));
+  const auto number = RebindMask(du, Eq(v, v));
+  const auto out = DemoteTo(half, BitCast(di, IfThenElse(number, rounded, quiet)));
+  store(half, out, reinterpret_cast<std::uint16_t*>(p), part);
 }
 
 /// Calls fn(i, part) for i = 0, Lanes, 2 Lanes ... below n, `part` being Whole or, at the end, First. Each element goes

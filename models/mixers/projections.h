@@ -20,7 +20,7 @@ class Projections {
 
  private:
   Tensor project(Tape& t, const Tensor& x, int i) const {
-    return t.apply(Linear{}, x, t.parameter(*weight_[i]), t.parameter(*bias_[i]));
+    return t.apply(Linear{}, x, t.cast(t.parameter(*weight_[i]), x.dtype()), t.parameter(*bias_[i]));
   }
   Parameter* weight_[3];
   Parameter* bias_[3];

@@ -8,6 +8,7 @@ OUT/steps/models/<name>                what runs start from: teachers and waypoi
 OUT/steps/<run>.json                   options: the flags, paths relative to OUT, all dropout 0
                                        losses: {loss, ce, kd, ld, teacher_ce: [per step]}, f64, before each update
                                        f32_distance: {term: max over steps of |f32 - f64| / |f64|} of PyTorch's own f32
+                                       bf16_losses, bf16_distance: the same under autocast, for the runs of BF16_RUNS
                                        learning_rate: [per step]
                                        gradient_norms: {parameter: L2 norm} of step 1, f64, before clipping
                                        final, final_f32_distance: the file below, {tensor: max |f32 - f64|}
@@ -72,6 +73,8 @@ RUNS = {
                        "student": AT + "roberta_finetuned_none", "a-kd": 0.4, "clip": 1.0},
 }
 
+BF16_RUNS = ["bert_finetune", "bert_target", "bert_trajectory_1", "roberta_target"]
+
 # Kept of the final weights: one of each kind. A key's bias is not: in full attention its gradient is rounding only.
 FINAL = ["embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight", "embeddings.LayerNorm.weight",
          "encoder.layer.0.attention.self.query.weight", "encoder.layer.0.attention.self.value.bias",
@@ -100,8 +103,8 @@ def write_starts(out):
 
 
 def record_run(out, options, dtype):
-    """(records, gradient norms of step 1, final weights in f64) of a run in f32 or f64."""
-    o = arguments(out, options, dtype=dtype)
+    """(records, gradient norms of step 1, final weights in f64) of a run in f32, f64 or, by autocast, bf16."""
+    o = arguments(out, options, dtype="f32" if dtype == "bf16" else dtype, bf16=dtype == "bf16")
     rows = peer.read_rows(o.train, o.text_column, o.pair_column, o.label_column)
     student, teachers = peer.build(o)
     norms = {}
@@ -119,15 +122,27 @@ def record_run(out, options, dtype):
     return records, norms, final
 
 
+def compare_losses(records, others):
+    """({term: losses of `others`}, {term: the largest relative distance of a step})."""
+    losses, distance = {}, {}
+    for term in ("loss", "ce", "kd", "ld", "teacher_ce"):
+        pairs = [(r[term], q[term]) for r, q in zip(records, others) if term in r]
+        if pairs:
+            losses[term] = [b for _, b in pairs]
+            distance[term] = max(abs(a - b) / abs(a) for a, b in pairs)
+    return losses, distance
+
+
+def record_bf16(out, options, records):
+    losses, distance = compare_losses(records, record_run(out, options, "bf16")[0])
+    return dict(bf16_losses=losses, bf16_distance=distance)
+
+
 def write_run(out, name, options):
     records, norms, final = record_run(out, options, "f64")
     records32, _, final32 = record_run(out, options, "f32")
-    losses, distance = {}, {}
-    for term in ("loss", "ce", "kd", "ld", "teacher_ce"):
-        pairs = [(r[term], q[term]) for r, q in zip(records, records32) if term in r]
-        if pairs:
-            losses[term] = [a for a, _ in pairs]
-            distance[term] = max(abs(a - b) / abs(a) for a, b in pairs)
+    losses, _ = compare_losses(records, records)
+    _, distance = compare_losses(records, records32)
     assert distance["loss"] < 1e-5, (name, distance)         # a KL near zero cancels more than the loss does
     far = {n: (final[n] - final32[n]).abs().max().item() for n in final}
     print(f"{name:26s} loss {losses['loss'][0]:.4f} -> {losses['loss'][-1]:.4f}  f32 {max(distance.values()):.1e} "
@@ -136,6 +151,8 @@ def write_run(out, name, options):
     result = dict(name=name, options={**BASE, **options}, losses=losses, f32_distance=distance,
                   learning_rate=[r["learning_rate"] for r in records], gradient_norms=norms,
                   final=f"steps/{name}.safetensors", final_f32_distance=far)
+    if name in BF16_RUNS:
+        result.update(record_bf16(out, options, records))
     with open(os.path.join(out, "steps", name + ".json"), "w") as f:
         json.dump(result, f, indent=1)
         f.write("\n")

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 
 #include "kernels/elementwise.h"
+#include "kernels/gemm.h"
 #include "ops/losses.h"
 #include "tests/ops/weighted_total.h"
 
@@ -27,8 +29,16 @@ std::vector<float> download(const Backend& b, Tape& tape, const Tensor& t) {
   return out;
 }
 
+Tensor upload_as(OpRun& run, const Shape& shape, const std::vector<float>& values, DType dtype) {
+  const Tensor x = run.floats(shape, values);
+  if (dtype == DType::f32) return x;
+  Tensor y = run.tape.context().empty(shape, dtype);
+  run.tape.context().launch(Copy{x, y});
+  return y;
+}
+
 /// A view whose rows have NaNs around them and start one element off the alignment.
-Tensor upload_strided(OpRun& run, const Shape& shape, const std::vector<float>& values) {
+Tensor upload_strided(OpRun& run, const Shape& shape, const std::vector<float>& values, DType dtype) {
   const std::int64_t cols = shape[-1], pitch = cols + 3;
   Shape padded = shape;
   padded[-1] = pitch;
@@ -37,7 +47,7 @@ Tensor upload_strided(OpRun& run, const Shape& shape, const std::vector<float>& 
     const auto at = static_cast<std::int64_t>(i);
     data[static_cast<std::size_t>(at / cols * pitch + 1 + at % cols)] = values[i];
   }
-  return run.floats(padded, data).narrow(-1, 1, 1 + cols);
+  return upload_as(run, padded, data, dtype).narrow(-1, 1, 1 + cols);
 }
 
 struct Mode {
@@ -57,11 +67,13 @@ Result run_once(const Backend& backend, const Case& c, const std::vector<std::ve
   for (std::size_t k = 0; k < c.inputs.size(); ++k) {
     const Input& spec = c.inputs[k];
     const bool strided = mode.strided && spec.strided && spec.shape.rank() >= 1;
-    const Tensor x = strided ? upload_strided(run, spec.shape, values[k]) : run.floats(spec.shape, values[k]);
+    const Tensor x = strided ? upload_strided(run, spec.shape, values[k], spec.dtype)
+                             : upload_as(run, spec.shape, values[k], spec.dtype);
     in.push_back(spec.differentiated ? tape.input(x) : x);
     any = any || spec.differentiated;
   }
   const Tensor y = op(run, in);
+  EXPECT_EQ(name_of(y.dtype()), std::string(name_of(c.output))) << c.name;
   Result result{y.shape(), download(backend, tape, y), {}};
   if (!any || result.shape.numel() == 0) return result;
   const Tensor r = run.floats(y.shape(), e.r);
@@ -116,6 +128,25 @@ Tensor OpRun::upload(const void* data, const Shape& shape, DType dtype) {
   return t;
 }
 
+Case in_bf16(Case c, const std::vector<std::size_t>& inputs, DType output) {
+  c.name += ", bf16";
+  c.output = output;
+  for (std::size_t k : inputs) c.inputs[k].dtype = DType::bf16;
+  return c;
+}
+
+bool has_bf16_products() { return cpu_has_bf16(); }
+
+std::vector<float> rounded(std::vector<float> values, DType dtype) {
+  if (dtype != DType::bf16) return values;
+  for (float& v : values) {
+    auto bits = std::bit_cast<std::uint32_t>(v);
+    bits += 0x7FFFu + ((bits >> 16) & 1u);
+    v = std::bit_cast<float>(bits & 0xFFFF0000u);
+  }
+  return values;
+}
+
 Wanted wanted(std::vector<double> exact, const std::vector<float>& naive) {
   double error = 0, largest = 0;
   for (std::size_t i = 0; i < exact.size(); ++i) {
@@ -158,7 +189,8 @@ std::vector<std::vector<float>> draw_inputs(const Case& c) {
   std::vector<std::vector<float>> values;
   for (std::size_t k = 0; k < c.inputs.size(); ++k) {
     const Input& in = c.inputs[k];
-    values.push_back(in.values.empty() ? normal_values(in.shape.numel(), c.seed, k, in.scale) : in.values);
+    auto drawn = in.values.empty() ? normal_values(in.shape.numel(), c.seed, k, in.scale) : in.values;
+    values.push_back(rounded(std::move(drawn), in.dtype));
   }
   return values;
 }

@@ -13,7 +13,7 @@
 // From it follow the wanted values (in double), the wanted gradients of sum(r y) with random r (Dual<double>, itself
 // checked by central differences), and the tolerances: twice the largest error of the same code in float over a few
 // draws (of the inputs for values, of r for gradients), at least two units in the last place of the largest wanted
-// value.
+// value. With inputs or output in bf16 the float code rounds what it was given and what it found, and no more.
 #pragma once
 #include <functional>
 #include <string>
@@ -45,13 +45,19 @@ struct Input {
   bool strided = true;          ///< the op accepts rows with a stride and any alignment of an element
   float scale = 1.0f;           ///< normal values with this standard deviation ...
   std::vector<float> values{};  ///< ... unless they are given
+  DType dtype = DType::f32;     ///< f32 or bf16
 };
 
 struct Case {
   std::string name;
   std::vector<Input> inputs;
   std::uint64_t seed = 1;
+  DType output = DType::f32;
 };
+/// The case with these inputs in bf16, and the output too unless told otherwise.
+Case in_bf16(Case c, const std::vector<std::size_t>& inputs, DType output = DType::bf16);
+/// True if this machine's CPU kernels multiply bf16 matrices (and all backends do).
+bool has_bf16_products();
 
 /// One run of the op: its tape, and constants for it on the backend's device.
 struct OpRun {
@@ -75,6 +81,8 @@ struct Wanted {
   std::vector<double> values;
   double tolerance = 0;
 };
+/// Rounded to nearest even where the dtype is bf16.
+std::vector<float> rounded(std::vector<float> values, DType dtype);
 /// values, and what `naive` (the same in float) allows.
 Wanted wanted(std::vector<double> exact, const std::vector<float>& naive);
 /// Allows what another draw's naive error allows: one small draw may happen to be exact.
@@ -160,14 +168,15 @@ void check_op(const Case& c, const Reference& reference, const OpFn& op) {
   const Array<double> exact = reference(exact_in);
   Expectation e;
   e.shape = exact.shape;
-  e.y = wanted(exact.data, reference(as_inputs<float>(c, values)).data);
+  e.y = wanted(exact.data, rounded(reference(as_inputs<float>(c, values)).data, c.output));
   std::vector<std::vector<float>> rs;
   Case other = c;
   for (std::uint64_t j = 0; j < kDraws; ++j) {
-    rs.push_back(normal_values(exact.shape.numel(), c.seed, 1000 + j));
+    rs.push_back(rounded(normal_values(exact.shape.numel(), c.seed, 1000 + j), c.output));
     other.seed = c.seed + j;
     const auto drawn = draw_inputs(other);
-    allow(e.y, reference(as_inputs<double>(c, drawn)).data, reference(as_inputs<float>(c, drawn)).data);
+    allow(e.y, reference(as_inputs<double>(c, drawn)).data,
+          rounded(reference(as_inputs<float>(c, drawn)).data, c.output));
   }
   e.r = rs[0];
   const auto dual = as_inputs<Dual<double>>(c, values);
@@ -176,7 +185,8 @@ void check_op(const Case& c, const Reference& reference, const OpFn& op) {
     e.grads.emplace_back();
     if (!c.inputs[k].differentiated) continue;
     const auto gradients = reference_gradients<double>(reference, dual, k, rs);
-    const auto naive = reference_gradients<float>(reference, dual_float, k, rs);
+    auto naive = reference_gradients<float>(reference, dual_float, k, rs);
+    for (auto& n : naive) n = rounded(std::move(n), c.inputs[k].dtype);
     e.grads[k] = wanted(gradients[0], naive[0]);
     for (std::size_t j = 1; j < rs.size(); ++j) allow(e.grads[k], gradients[j], naive[j]);
     check_differences(reference, exact_in, k, e, c.name + ": input " + std::to_string(k));

@@ -73,9 +73,10 @@ Tensor apply(OpRun& run, const Setting& s, const std::vector<Tensor>& in) {
 void check(const std::string& name, const Setting& s) {
   const std::int64_t width = s.heads * s.head_size;
   const Case c{name, {{{s.batch, s.queries, width}}, {{s.batch, s.keys, width}}, {{s.batch, s.keys, width}}}};
-  check_op(
-      c, [&]<class T>(const Inputs<T>& in) { return attention(s, in); },
-      [&](OpRun& run, const std::vector<Tensor>& in) { return apply(run, s, in); });
+  for (const Case& each : {c, in_bf16(c, {0, 1, 2})})
+    check_op(
+        each, [&]<class T>(const Inputs<T>& in) { return attention(s, in); },
+        [&](OpRun& run, const std::vector<Tensor>& in) { return apply(run, s, in); });
 }
 
 TEST(Attention, SizesAndHeads) {

@@ -1,9 +1,13 @@
 // Matrix products in all layouts, the linear layer, and the sum of columns.
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "kernels/elementwise.h"
 #include "ops/linear.h"
+#include "ops/losses.h"
 #include "tests/ops/harness.h"
+#include "tests/ops/weighted_total.h"
 
 namespace cald::test {
 namespace {
@@ -36,6 +40,53 @@ TEST(Linear, ValuesAndGradients) {
           [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], Tensor{}); });
     }
   }
+}
+
+TEST(Linear, Bf16) {
+  if (!has_bf16_products()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  for (const Shape& x : {Shape{2, 3, 5}, Shape{1, 1}, Shape{17, 9}, Shape{64, 33}, Shape{0, 4}}) {
+    for (std::int64_t out : {std::int64_t{1}, std::int64_t{7}, std::int64_t{48}}) {
+      const Case c{"linear " + x.str() + " to " + std::to_string(out), {{x}, {{out, x[-1]}}, {{out}, true, false}}};
+      check_op(
+          in_bf16(c, {0, 1}), []<class T>(const Inputs<T>& in) { return linear(in); },
+          [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], in[2]); });
+    }
+  }
+}
+
+/// As a model in bf16 has it: x and W are f32, rounded for the product alone, and their gradients stay f32, summed over
+/// both uses of x without being rounded.
+TEST(Linear, OfCastOperandsGivesGradientsInF32) {
+  if (!has_bf16_products()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  PoisonedAllocator memory;
+  Context context(Exec{}, memory);
+  const auto tensor = [&](const Shape& shape, std::uint64_t stream) {
+    const Tensor t = context.empty(shape);
+    const auto values = rounded(normal_values(shape.numel(), 3, stream), DType::bf16);
+    std::memcpy(t.data<float>(), values.data(), t.bytes());
+    return t;
+  };
+  Tape tape(context);
+  const Tensor x = tape.input(tensor({5, 8}, 0)), w = tape.input(tensor({6, 8}, 1)), r = tensor({5, 6}, 2);
+  const Tensor half = tape.cast(x, DType::bf16);
+  EXPECT_EQ(half.variable(), x.variable());
+  const Tensor y1 = tape.apply(Linear{}, half, tape.cast(w, DType::bf16), Tensor{});
+  const Tensor y2 = tape.apply(Linear{}, half, tape.cast(w, DType::bf16), Tensor{});
+  EXPECT_EQ(y1.dtype(), DType::bf16);
+  const Tensor total =
+      tape.apply(WeightedSum{1, 1}, tape.apply(WeightedTotal{r}, y1), tape.apply(WeightedTotal{r}, y2));
+  tape.backward(total);
+  const Tensor dx = tape.grad(x);
+  ASSERT_EQ(dx.dtype(), DType::f32);
+  for (std::int64_t i = 0; i < 5; ++i)
+    for (std::int64_t k = 0; k < 8; ++k) {
+      double want = 0, size = 0;
+      for (std::int64_t j = 0; j < 6; ++j) {
+        const double term = 2.0 * r.data<float>()[i * 6 + j] * w.data<float>()[j * 8 + k];
+        want += term, size += std::abs(term);
+      }
+      EXPECT_NEAR(dx.data<float>()[i * 8 + k], want, 8 * 6e-8 * size);  // a sum of few terms in f32
+    }
 }
 
 TEST(Linear, NoRowsAndNoColumns) {

@@ -37,13 +37,15 @@ std::vector<Input> inputs(const Shape& x, bool residual) {
 }
 
 TEST(LayerNorm, Alone) {
-  for (const Shape& x : {Shape{0, 5}, Shape{1, 4}, Shape{3, 7}, Shape{2, 3, 16}, Shape{2, 2, 35}, Shape{40, 3}})
-    check_op(
-        {"layer norm " + x.str(), inputs(x, false)},
-        []<class T>(const Inputs<T>& in) { return layer_norm(in[0], in[1], in[2]); },
-        [](OpRun& run, const std::vector<Tensor>& in) {
-          return run.tape.apply(LayerNorm{kEps}, in[0], Tensor{}, in[1], in[2], Tensor{});
-        });
+  for (const Shape& x : {Shape{0, 5}, Shape{1, 4}, Shape{3, 7}, Shape{2, 3, 16}, Shape{2, 2, 35}, Shape{40, 3}}) {
+    const Case c{"layer norm " + x.str(), inputs(x, false)};
+    for (const Case& each : {c, in_bf16(c, {0}, DType::f32)})
+      check_op(
+          each, []<class T>(const Inputs<T>& in) { return layer_norm(in[0], in[1], in[2]); },
+          [](OpRun& run, const std::vector<Tensor>& in) {
+            return run.tape.apply(LayerNorm{kEps}, in[0], Tensor{}, in[1], in[2], Tensor{});
+          });
+  }
 }
 
 TEST(LayerNorm, FarFromZero) {
@@ -70,9 +72,10 @@ TEST(LayerNorm, WithResidualAndDropout) {
     for (const Shape& x : {Shape{2, 3, 6}, Shape{2, 1, 33}, Shape{2, 16}}) {
       const Case c{"layer norm with residual " + x.str(), inputs(x, true)};
       const auto reference = [&]<class T>(const Inputs<T>& in) { return with_residual(in, d); };
-      check_op(c, reference, [&](OpRun& run, const std::vector<Tensor>& in) {
-        return run.tape.apply(LayerNorm{kEps, d}, in[0], in[3], in[1], in[2], run.ints({2}, kSamples));
-      });
+      for (const Case& each : {c, in_bf16(c, {0}, DType::f32)})
+        check_op(each, reference, [&](OpRun& run, const std::vector<Tensor>& in) {
+          return run.tape.apply(LayerNorm{kEps, d}, in[0], in[3], in[1], in[2], run.ints({2}, kSamples));
+        });
       // The ops it is made of, against the same reference.
       check_op({c.name + ", composed", c.inputs}, reference, [&](OpRun& run, const std::vector<Tensor>& in) {
         const Tensor dropped_x = run.tape.apply(DropoutOp{d}, in[0], run.ints({2}, kSamples));

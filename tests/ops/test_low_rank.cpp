@@ -48,9 +48,10 @@ Tensor apply(OpRun& run, const Ranks& r, const std::vector<Tensor>& in) {
 
 void check(const std::string& name, const Ranks& r, std::int64_t positions, std::int64_t slots, std::int64_t width) {
   const Case c{name, {{{r.batch, r.tokens, width}}, {{positions, slots}}}};
-  check_op(
-      c, [&]<class T>(const Inputs<T>& in) { return project(r, in); },
-      [&](OpRun& run, const std::vector<Tensor>& in) { return apply(run, r, in); });
+  for (const Case& each : {c, in_bf16(c, {0})})
+    check_op(
+        each, [&]<class T>(const Inputs<T>& in) { return project(r, in); },
+        [&](OpRun& run, const std::vector<Tensor>& in) { return apply(run, r, in); });
 }
 
 TEST(LowRank, PadsOnEitherSide) {

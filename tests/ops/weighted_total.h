@@ -19,7 +19,7 @@ struct WeightedTotal {
     if (dx.add)
       g.launch(Add{r, dx.to, dx.to});
     else
-      g.launch(Copy{r, dx.to});
+      g.launch(Copy{r, dx.to});  // r is a bf16 number where x is one
   }
 };
 

@@ -64,7 +64,7 @@ TEST(StepMemory, PlansOfRealGraphsAreWithinFivePercentOfTheBound) {
         resolve_preset(o);
         Optimizer optimizer(model.parameters(), weights, o, 1e-4, 1e-4);
         HeapAllocator heap;
-        PlannedMemory memory(Exec{Device::cpu, 2, nullptr, nullptr}, heap);
+        PlannedMemory memory(Exec{Device::cpu, 2}, heap);
         TrainStep step(o, model, optimizer, nullptr, {Schedule::linear, 10, 0, 0.0}, memory);
         step.plan(batch, seq);
         const MemoryPlan& plan = *memory.largest();

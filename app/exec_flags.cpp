@@ -1,0 +1,27 @@
+#include "app/exec_flags.h"
+
+#include <cstdio>
+
+#include "kernels/gemm.h"
+#include "train/planned_memory.h"
+
+namespace cald {
+
+void add_exec_flags(CLI::App& command, ExecFlags& flags) {
+  command.add_option("--threads", flags.threads, "threads; 0: all of the machine's")->check(CLI::NonNegativeNumber);
+  command.add_option("--dtype", flags.dtype, "inputs of matrix products: f32 or bf16")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+}
+
+Exec exec_of(const ExecFlags& flags) {
+  return cpu_exec(flags.threads, supported_dtype(flags.dtype == "bf16" ? DType::bf16 : DType::f32));
+}
+
+DType supported_dtype(DType wanted) {
+  if (wanted != DType::bf16 || cpu_has_bf16()) return wanted;
+  std::fprintf(stderr, "--dtype bf16: this processor has no bf16 instructions (avx512_bf16); going on in f32\n");
+  return DType::f32;
+}
+
+}  // namespace cald

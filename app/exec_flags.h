@@ -1,0 +1,20 @@
+// Where and how commands without a recipe compute: --threads and --dtype.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "engine/base/exec.h"
+
+namespace cald {
+
+struct ExecFlags {
+  std::int64_t threads = 0;
+  std::string dtype = "f32";
+};
+void add_exec_flags(CLI::App& command, ExecFlags& flags);
+Exec exec_of(const ExecFlags& flags);
+
+/// `wanted`, or f32 with one line on stderr where it is bf16 and the processor has no instructions for it.
+DType supported_dtype(DType wanted);
+
+}  // namespace cald
