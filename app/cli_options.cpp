@@ -17,33 +17,28 @@ std::string flag_names(const OptionInfo& info, const std::string& positional) {
   return info.key == positional ? info.key + "," + flag : flag;
 }
 
-/// The apps that the command line has gone through: `app`, then its chosen commands.
-std::vector<const CLI::App*> chosen(const CLI::App& app) {
-  std::vector<const CLI::App*> all{&app};
-  for (const CLI::App* sub : app.get_subcommands()) {
-    const auto more = chosen(*sub);
-    all.insert(all.end(), more.begin(), more.end());
-  }
-  return all;
+/// The command that the command line has come to: `app`, or a command within it.
+const CLI::App& chosen(const CLI::App& app) {
+  const auto subs = app.get_subcommands();
+  return subs.empty() ? app : chosen(*subs.back());
 }
 
-std::string nearest_flag(const std::vector<const CLI::App*>& apps, const std::string& word) {
+std::string nearest_flag(const CLI::App& app, const std::string& word) {
   std::vector<std::string> known;
-  for (const CLI::App* app : apps)
-    for (const CLI::Option* option : app->get_options())
-      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
   return nearest_name(word, known);
 }
 
 /// The usage error of an argument that no command takes.
 Error unexpected(const CLI::App& app, const std::string& word) {
-  const auto apps = chosen(app);
+  const CLI::App& command = chosen(app);
   if (word.substr(0, 1) == "-") {
     const std::string flag = word.substr(0, word.find('='));
-    return usage_error("unknown flag " + in_quotes(flag) + ", the nearest known one is " + nearest_flag(apps, flag));
+    return usage_error("unknown flag " + in_quotes(flag) + ", the nearest known one is " + nearest_flag(command, flag));
   }
   std::vector<std::string> commands;
-  for (const CLI::App* sub : apps.back()->get_subcommands([](const CLI::App*) { return true; }))
+  for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; }))
     commands.push_back(sub->get_name());
   if (commands.empty()) return usage_error("unexpected argument " + in_quotes(word));
   return usage_error("unknown command " + in_quotes(word) + ", the nearest known one is '" +

@@ -6,8 +6,8 @@
 
 #include "app/cli_options.h"
 #include "app/commands.h"
-#include "app/exec_flags.h"
 #include "app/report.h"
+#include "app/run_options.h"
 #include "app/text_table.h"
 #include "app/time_table.h"
 #include "train/cost.h"
@@ -57,19 +57,6 @@ bool is_conversion_key(std::string_view key) {
                                                    "teacher-dropout",
                                                    "new-learning-rate"};
   return kKeys.count(key) > 0;
-}
-
-/// Defaults that depend on others, as the run will use them.
-void resolve(RunOptions& o, bool needs_output) {
-  std::vector<std::string> needed = {"model"};
-  if (o.steps != 0) needed.push_back("train");  // without a step there is nothing to read
-  if (needs_output) needed.push_back("output");
-  require_options(o, needed);
-  resolve_preset(o);
-  validate(o);
-  if (o.device == DeviceOption::cuda) throw Error("--device cuda: this program has no CUDA backend; use --device cpu");
-  if (o.dtype == DTypeOption::bf16 && supported_dtype(DType::bf16) == DType::f32) o.dtype = DTypeOption::f32;
-  o.threads = cpu_exec(o.threads).threads;
 }
 
 std::string describe(const MemoryCost& c) {
@@ -183,15 +170,12 @@ CommandBody add_run(CLI::App& command, const RunOptions& defaults, const OptionP
   return [parser, defaults, needs_output, body] {
     RunOptions o = defaults;
     parser->apply(o);
-    resolve(o, needs_output);
+    std::vector<std::string> needed = {"model"};
+    if (o.steps != 0) needed.push_back("train");  // without a step there is nothing to read
+    if (needs_output) needed.push_back("output");
+    resolve(o, needed);
     return body(o);
   };
-}
-
-RunOptions conversion_defaults() {
-  RunOptions o;
-  o.mode = Mode::unguided;
-  return o;
 }
 
 CommandBody add_training(CLI::App& command, const RunOptions& defaults, const OptionParser::KeyFilter& wanted) {

@@ -25,6 +25,7 @@ constexpr Command kCommands[] = {
     {"inspect", "Show a model directory: configuration, tensors, what a conversion would do", cald::add_inspect},
     {"report", "Make one HTML file of a run directory, or of several side by side", cald::add_report},
     {"prepare", "Turn a published data set into this program's layout", cald::add_prepare},
+    {"bench", "Measure the kernels or a training step, with the share of this machine's peak", cald::add_bench},
 };
 
 int run(int argc, char** argv) {

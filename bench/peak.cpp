@@ -1,7 +1,8 @@
 #include "bench/peak.h"
 
 #include <algorithm>
-#include <chrono>
+#include <array>
+#include <cstdio>
 
 #include "engine/context.h"
 #include "kernels/elementwise.h"
@@ -24,31 +25,52 @@ double fastest(Context& c, const Args& args, double seconds) {
   return best;
 }
 
-Tensor filled(Context& c, const Shape& shape) {
-  Tensor t = c.empty(shape);
+Tensor filled(Context& c, const Shape& shape, DType dtype = DType::f32) {
+  Tensor t = c.empty(shape, dtype);
   c.launch(Fill{t, 1.0f});
   return t;
 }
 
+double triad_rate(Context& c, double seconds) {
+  constexpr std::int64_t kElements = std::int64_t{8} << 20;  // 32 MiB
+  const Tensor a = filled(c, {kElements}), x = filled(c, {kElements}), y = filled(c, {kElements});
+  const Add triad{x, y, a, 1.0f, 3.0f};
+  return cost_of(triad).bytes / fastest(c, triad, seconds);
+}
+
+/// Which shape is the fastest differs between processors. None has rows of a multiple of 4 KiB, which alias in caches.
+double product_rate(Context& c, DType dtype, double seconds) {
+  constexpr std::array<std::array<std::int64_t, 3>, 3> kShapes{
+      {{1008, 1008, 1008}, {2016, 720, 720}, {1008, 2000, 720}}};
+  double best = 0;
+  for (const auto& [m, n, k] : kShapes) {
+    const Tensor x = filled(c, {m, k}, dtype), w = filled(c, {n, k}, dtype), y = filled(c, {m, n});
+    const Gemm product{x, w, {}, {y, false}, false, true};
+    best = std::max(best, cost_of(product).flop / fastest(c, product, seconds / kShapes.size()));
+  }
+  return best;
+}
+
+std::string giga(double rate) {
+  char s[32];
+  std::snprintf(s, sizeof s, "%.1f", rate / 1e9);
+  return s;
+}
+
 }  // namespace
+
+std::string Peak::text() const {
+  return giga(flop_per_s) + " GFLOP/s (f32), " +
+         (bf16_flop_per_s > 0 ? giga(bf16_flop_per_s) + " GFLOP/s (bf16), " : "") + giga(bytes_per_s) + " GB/s";
+}
 
 Peak measure_peak(const Exec& exec, double seconds) {
   HeapAllocator heap;
   Context c(exec, heap);
   Peak peak;
-  {
-    constexpr std::int64_t kElements = std::int64_t{8} << 20;  // 32 MiB
-    const Tensor a = filled(c, {kElements}), x = filled(c, {kElements}), y = filled(c, {kElements});
-    const Add triad{x, y, a, 1.0f, 3.0f};
-    peak.bytes_per_s = cost_of(triad).bytes / fastest(c, triad, seconds / 3);
-  }
-  // Which shape is the fastest differs between processors; none has rows of a multiple of 4 KiB, which alias in caches.
-  for (const auto& [m, n, k] :
-       {std::array{1008, 1008, 1008}, std::array{2016, 720, 720}, std::array{1008, 2000, 720}}) {
-    const Tensor x = filled(c, {m, k}), w = filled(c, {n, k}), y = filled(c, {m, n});
-    const Gemm product{x, w, {}, {y, false}, false, true};
-    peak.flop_per_s = std::max(peak.flop_per_s, cost_of(product).flop / fastest(c, product, seconds / 6));
-  }
+  peak.bytes_per_s = triad_rate(c, seconds / 3);
+  peak.flop_per_s = product_rate(c, DType::f32, seconds / 3);
+  if (exec.compute == DType::bf16) peak.bf16_flop_per_s = product_rate(c, DType::bf16, seconds / 3);
   return peak;
 }
 

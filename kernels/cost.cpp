@@ -25,6 +25,13 @@ Cost moves(const T&... operands) {
   return {0.0, (0.0 + ... + bytes_of(operands))};
 }
 
+/// Sets the operations of products whose inputs are like `input`.
+Cost with_flop(Cost c, double flop, const TensorRef& input) {
+  c.flop = flop;
+  c.bf16_flop = input.dtype == DType::bf16 ? flop : 0;
+  return c;
+}
+
 template <class... T>
 double product(T... extents) {
   return (2.0 * ... * static_cast<double>(extents));
@@ -49,35 +56,28 @@ double low_rank_product(const TensorRef& x, const TensorRef& e) {
 }  // namespace
 
 Cost cost_of(const Gemm& g) {
-  Cost c = moves(g.a, g.b, g.bias, g.c);
-  const std::int64_t depth = g.transpose_a ? g.a.rows() : g.a.cols();
-  c.flop = product(g.c.to.numel(), g.batched ? g.a.dim(g.transpose_a ? 1 : 2) : depth);
-  return c;
+  const std::int64_t rows = g.batched ? g.a.dim(1) : g.a.rows();
+  return with_flop(moves(g.a, g.b, g.bias, g.c), product(g.c.to.numel(), g.transpose_a ? rows : g.a.cols()), g.a);
 }
 Cost cost_of(const ColumnSum& s) { return moves(s.x, s.y); }
 
 Cost cost_of(const AttentionForward& a) {
-  Cost c = moves(a.q, a.k, a.v, a.mask, a.samples, a.y, a.lse);
-  c.flop = 2 * attention_product(a.q, a.k, a.causal);  // q k^T and p v
-  return c;
+  const double products = 2 * attention_product(a.q, a.k, a.causal);  // q k^T and p v
+  return with_flop(moves(a.q, a.k, a.v, a.mask, a.samples, a.y, a.lse), products, a.q);
 }
 Cost cost_of(const AttentionBackward& a) {
-  Cost c = moves(a.q, a.k, a.v, a.mask, a.samples, a.y, a.lse, a.dy, a.dq, a.dk, a.dv);
+  const Cost c = moves(a.q, a.k, a.v, a.mask, a.samples, a.y, a.lse, a.dy, a.dq, a.dk, a.dv);
   const bool through_p = a.dq || a.dk;  // then dp = dy v^T is needed, beside q k^T, which every gradient needs
   const int products = 1 + through_p + static_cast<bool>(a.dq) + static_cast<bool>(a.dk) + static_cast<bool>(a.dv);
-  c.flop = products * attention_product(a.q, a.k, a.causal);
-  return c;
+  return with_flop(c, products * attention_product(a.q, a.k, a.causal), a.q);
 }
 
 Cost cost_of(const LowRankForward& l) {
-  Cost c = moves(l.x, l.e, l.rank, l.lengths, l.y);
-  c.flop = low_rank_product(l.x, l.e);
-  return c;
+  return with_flop(moves(l.x, l.e, l.rank, l.lengths, l.y), low_rank_product(l.x, l.e), l.x);
 }
 Cost cost_of(const LowRankBackward& l) {
-  Cost c = moves(l.x, l.e, l.rank, l.lengths, l.dy, l.dx, l.de);
-  c.flop = (static_cast<bool>(l.dx) + static_cast<bool>(l.de)) * low_rank_product(l.x, l.e);
-  return c;
+  const int products = static_cast<bool>(l.dx) + static_cast<bool>(l.de);
+  return with_flop(moves(l.x, l.e, l.rank, l.lengths, l.dy, l.dx, l.de), products * low_rank_product(l.x, l.e), l.x);
 }
 
 Cost cost_of(const Fill& f) { return moves(f.y); }

@@ -24,9 +24,11 @@ struct Cost {
   double flop = 0;
   /// Read and written if every operand moves once between memory and processor.
   double bytes = 0;
+  double bf16_flop = 0;  ///< what of `flop` has operands in bf16
   Cost& operator+=(const Cost& o) {
     flop += o.flop;
     bytes += o.bytes;
+    bf16_flop += o.bf16_flop;
     return *this;
   }
 };

@@ -30,18 +30,20 @@ nlohmann::json mixer_options(const RunOptions& o) {
       {"k", o.mixer_k}, {"share", enum_name(o.mixer_share)}, {"init", enum_name(o.mixer_init)}, {"std", o.mixer_std}};
 }
 
-Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress)
+Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train)
     : options_(options),
       heap_(heap),
       progress_(progress),
       source_(start_directory(options)),
       tokenizer_(load_tokenizer(source_.path())),
+      train_(std::move(train)),
       memory_(cpu_exec(options.threads, options.dtype == DTypeOption::bf16 ? DType::bf16 : DType::f32), heap) {
   const EncoderConfig config = read_encoder_config(source_);
   const TextRules rules = text_rules(options_, *tokenizer_, config);
   const LabelMap head = LabelMap::from_names(config.labels);
   const bool keeps_head = !config.labels.empty() && !options_.new_head;
-  if (!options_.train.empty()) train_ = load_task(options_.train, options_, rules, keeps_head ? &head : nullptr);
+  if (train_.size() == 0 && !options_.train.empty())
+    train_ = load_task(options_.train, options_, rules, keeps_head ? &head : nullptr);
   if (!options_.dev.empty()) dev_ = load_task(options_.dev, options_, rules, &train_.label_map);
   if (train_.size() > 0)
     order_ = std::make_unique<BatchOrder>(

@@ -25,13 +25,17 @@ struct Outcome {
 class Trainer {
  public:
   /// Loads and checks everything; nothing is written yet. `options` are resolved: presets chosen, threads known.
-  /// Persistent tensors come from `heap`. Errors: options, files and shapes that do not fit.
-  Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress);
+  /// Persistent tensors come from `heap`. `train`, if it holds examples, takes the place of the file that the options
+  /// name. Errors: options, files and shapes that do not fit.
+  Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train = {});
 
   /// Plans the memory of every kind of step and of the evaluation, largest batch first.
   void plan();
   /// Trains to the end, or until `stop` is set, which ends the run after the step at hand with a checkpoint.
   Outcome run(const std::atomic<bool>& stop);
+
+  /// Step `step` (from 0) alone: nothing is written or recorded.
+  StepLosses step(std::int64_t step) { return step_->run(step, batches_of(step)); }
 
   /// Bytes of the arena that steps of `batch` examples of the longest length would need.
   std::size_t arena_for(std::int64_t batch);

@@ -1,0 +1,57 @@
+// What a kernel's benchmark is made of: operands, and the loop that Google Benchmark times.
+#pragma once
+#include <benchmark/benchmark.h>
+
+#include <functional>
+
+#include "bench/kernel_bench.h"
+#include "bench/peak.h"
+#include "engine/context.h"
+
+namespace cald {
+
+class KernelKit {
+ public:
+  KernelKit(benchmark::State& state, const Exec& exec, const Peak& peak)
+      : state_(state), peak_(peak), context_(exec, heap_) {}
+
+  // Operands live as long as the kit.
+  /// Standard normal values, and their magnitudes.
+  TensorRef values(const Shape& shape) { return normal(shape, false); }
+  /// The same, rounded to what products compute in.
+  TensorRef factors(const Shape& shape);
+  TensorRef positive(const Shape& shape) { return normal(shape, true); }
+  /// Whole numbers: drawn from 0 to below `end`, counted from 0 along a row, all one value.
+  TensorRef drawn(const Shape& shape, std::int64_t end);
+  TensorRef counted(const Shape& shape);
+  TensorRef constant(const Shape& shape, std::int32_t value);
+
+  /// One launch that is not timed (it may compile a product, and it touches the pages), then as many as are asked for.
+  template <class Args>
+  void time(const Args& args) {
+    context_.launch(args);
+    for (auto _ : state_) context_.launch(args);
+    report(cost_of(args));
+  }
+
+ private:
+  TensorRef normal(const Shape& shape, bool magnitudes);
+  template <class T, class Value>
+  TensorRef fill(const Shape& shape, Value&& value_at);
+  void report(const Cost& cost);
+
+  benchmark::State& state_;
+  const Peak& peak_;
+  HeapAllocator heap_;
+  Context context_;
+  std::vector<Tensor> operands_;
+};
+
+/// A benchmark "<launch's name>/<which>"; a shape's name follows when it is run.
+struct KernelCase {
+  std::string name;
+  std::function<void(KernelKit&, const StepShape&)> run;
+};
+std::vector<KernelCase> kernel_cases();
+
+}  // namespace cald
