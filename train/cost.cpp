@@ -1,8 +1,8 @@
 #include "train/cost.h"
 
-#include <sys/resource.h>
-
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace cald {
@@ -49,9 +49,11 @@ nlohmann::json plan_json(const MemoryCost& c, const PlannedMemory& memory) {
 }
 
 std::size_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
+  // Not getrusage's ru_maxrss: that is never less than what the process had that started this one.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("VmHWM:", 0) == 0) return std::strtoull(line.c_str() + 6, nullptr, 10) * 1024;
+  return 0;
 }
 
 std::size_t parse_bytes(const std::string& text, const std::string& key) {

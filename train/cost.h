@@ -26,7 +26,7 @@ MemoryCost memory_cost(const HeapAllocator& heap, const PlannedMemory& memory);
 /// plan.json: the above with the live bytes over the events of the largest plan.
 nlohmann::json plan_json(const MemoryCost& cost, const PlannedMemory& memory);
 
-/// Largest resident size that this process has had, in bytes.
+/// Largest resident size that this process has had, in bytes; 0 where the system does not say.
 std::size_t peak_resident_bytes();
 
 /// "1536", "200MiB", "1.5GiB" as bytes; usage error that names `key` otherwise.

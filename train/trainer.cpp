@@ -8,12 +8,12 @@
 namespace cald {
 namespace {
 
-TextRules text_rules(const RunOptions& o, const Tokenizer& tokenizer, const EncoderConfig& config) {
+TextRules text_rules(const RunOptions& o, const Tokenizer* tokenizer, const EncoderConfig& config) {
   const std::int64_t room = o.max_positions ? *o.max_positions : config.max_tokens();
   if (o.max_length && *o.max_length > room)
     throw usage_error("--max-length " + std::to_string(*o.max_length) + " is more than the model's " +
                       std::to_string(room) + " positions (--max-positions extends them)");
-  return {&tokenizer, o.max_length.value_or(std::min<std::int64_t>(128, room))};
+  return {tokenizer, o.max_length.value_or(std::min<std::int64_t>(128, room))};
 }
 
 }  // namespace
@@ -35,11 +35,11 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
       heap_(heap),
       progress_(progress),
       source_(start_directory(options)),
-      tokenizer_(load_tokenizer(source_.path())),
+      tokenizer_(train.size() > 0 ? nullptr : load_tokenizer(source_.path())),
       train_(std::move(train)),
       memory_(cpu_exec(options.threads, options.dtype == DTypeOption::bf16 ? DType::bf16 : DType::f32), heap) {
   const EncoderConfig config = read_encoder_config(source_);
-  const TextRules rules = text_rules(options_, *tokenizer_, config);
+  const TextRules rules = text_rules(options_, tokenizer_.get(), config);
   const LabelMap head = LabelMap::from_names(config.labels);
   const bool keeps_head = !config.labels.empty() && !options_.new_head;
   if (train_.size() == 0 && !options_.train.empty())

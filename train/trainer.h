@@ -67,7 +67,7 @@ class Trainer {
   HeapAllocator& heap_;
   Progress& progress_;
   ModelDir source_;  ///< whose weights the student starts from
-  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Tokenizer> tokenizer_;  ///< null where the examples were given
   EncodedTask train_;
   std::optional<EncodedTask> dev_;
   std::unique_ptr<BatchOrder> order_;

@@ -1,17 +1,17 @@
 """Time and peak memory of one training step in PyTorch, at the real models' sizes: what `cald bench` is held against.
 
 usage: step_speed.py [--size mini|base] [--mode finetune|unguided|target|trajectory] [--batch N] [--seq N] [--k N]
-                     [--threads N] [--steps N] [--dtype f32|bf16]
+                     [--threads N] [--steps N] [--dtype f32|bf16] [--count]
 Needs torch and transformers. mini is MiniLM-L6 (BERT, 6 layers of 384), base is RoBERTa-base (12 layers of 768).
 Random weights and tokens, no pads: speed does not depend on their values. Dropout 0.1 on the student and on
 trajectory's teacher; frozen teachers run without. L_LD in the form `released`, no KD; fused AdamW, set_to_none.
 Prints one JSON line: median_s and min_s of a step after two for warm-up, tokens_per_s (from the median),
-peak_rss_bytes of the process and start_rss_bytes before the models (the libraries alone), loss of the last step.
+peak_rss_bytes of the process and start_rss_bytes before the models (the libraries alone), loss of the last step; with
+--count also flop_per_step, by PyTorch's own counter over one more step.
 """
 import argparse
 import json
 import math
-import resource
 import statistics
 import time
 
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as fn
 import transformers as tf
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 SIZES = {
     "mini": (tf.BertForSequenceClassification, tf.BertConfig,
@@ -50,7 +51,9 @@ class Linformer(nn.Module):
 
 
 def rss():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The largest resident size so far; getrusage's is never less than what the starting process had."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM:")) * 1024
 
 
 def make_models(a):
@@ -111,6 +114,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
+    p.add_argument("--count", action="store_true")
     a = p.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(a.threads)
@@ -123,9 +127,14 @@ def main():
         times.append(time.perf_counter() - before)
     times = times[2:]
     median = statistics.median(times)
-    print(json.dumps(dict(vars(a), median_s=round(median, 4), min_s=round(min(times), 4),
-                          tokens_per_s=round(a.batch * a.seq / median, 1), peak_rss_bytes=rss(),
-                          start_rss_bytes=start, loss=loss, torch=torch.__version__)))
+    result = dict(vars(a), median_s=round(median, 4), min_s=round(min(times), 4),
+                  tokens_per_s=round(a.batch * a.seq / median, 1), peak_rss_bytes=rss(), start_rss_bytes=start,
+                  loss=loss, torch=torch.__version__)
+    if a.count:
+        with FlopCounterMode(display=False) as counter:
+            step()
+        result["flop_per_step"] = counter.get_total_flops()
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
