@@ -91,10 +91,8 @@ void print_step(const StepBenchResult& r) {
               human_number(cost.flop / median / 1e9).c_str(), 100 * r.peak.compute_seconds(cost) / median);
   std::printf("memory: %s planned, at most %s resident\n", human_bytes(static_cast<double>(r.memory.total())).c_str(),
               human_bytes(static_cast<double>(r.peak_resident)).c_str());
-  double total = 0;
-  for (const double s : r.seconds) total += s;
-  std::printf("kernels of all measured steps, %.1f %% of their time:\n%s", 100 * r.kernels.total().seconds / total,
-              time_table(r.kernels, r.peak).c_str());
+  std::printf("peak: %s\n%s", r.peak.text().c_str(),
+              roofline_table(r.kernels, r.peak, static_cast<std::int64_t>(r.seconds.size()), r.mean_seconds()).c_str());
 }
 
 int bench_step(StepBenchOptions o, const StepFlags& f) {

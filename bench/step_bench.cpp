@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "engine/base/rng.h"
@@ -54,6 +55,10 @@ double StepBenchResult::median_seconds() const {
   std::sort(sorted.begin(), sorted.end());
   const std::size_t n = sorted.size();
   return n == 0 ? 0 : (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+}
+
+double StepBenchResult::mean_seconds() const {
+  return std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
 }
 
 Cost StepBenchResult::cost_of_step() const {
@@ -109,17 +114,18 @@ std::string step_json(const StepBenchOptions& o, const StepBenchResult& r) {
   const std::string name = "step/" + std::string(enum_name(o.run.mode)) + "/" + enum_name(o.run.dtype) + "/" +
                            std::to_string(o.run.batch_size) + "," + std::to_string(o.seq);
   j["benchmarks"] = nlohmann::json::array();
-  const auto add = [&](const std::string& which, double seconds) {
-    j["benchmarks"].push_back({{"name", which},
-                               {"run_name", which},
-                               {"run_type", "iteration"},
-                               {"iterations", 1},
-                               {"real_time", seconds * 1e3},
-                               {"time_unit", "ms"}});
+  const auto entry = [](const std::string& which, double seconds) {
+    return nlohmann::ordered_json{{"name", which},   {"run_name", which},          {"run_type", "iteration"},
+                                  {"iterations", 1}, {"real_time", seconds * 1e3}, {"time_unit", "ms"}};
   };
-  for (const double s : r.seconds) add(name, s);
-  for (const auto& [kernel, row] : r.kernels.rows())
-    add(name + "/" + kernel, row.seconds / static_cast<double>(r.seconds.size()));
+  for (const double s : r.seconds) j["benchmarks"].push_back(entry(name, s));
+  const auto steps = static_cast<double>(r.seconds.size());
+  for (const auto& [kernel, row] : r.kernels.rows()) {
+    j["benchmarks"].push_back(entry(name + "/" + kernel, row.seconds / steps));
+    j["benchmarks"].back().update({{"calls", static_cast<double>(row.calls) / steps},
+                                   {"flop", row.cost.flop / steps},
+                                   {"bytes", row.cost.bytes / steps}});
+  }
   return j.dump(1) + "\n";
 }
 

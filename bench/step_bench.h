@@ -27,6 +27,7 @@ struct StepBenchResult {
   Peak peak;
 
   double median_seconds() const;
+  double mean_seconds() const;
   Cost cost_of_step() const;
 };
 

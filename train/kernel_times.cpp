@@ -4,16 +4,24 @@
 
 namespace cald {
 
+void KernelTimes::launched(const Launch& l) {
+  launches_[{l.kernel, l.cost.flop, l.cost.bytes, l.cost.bf16_flop}] += {1, l.seconds(), l.cost};
+}
+
 std::vector<std::pair<std::string, KernelTimes::Row>> KernelTimes::rows() const {
-  std::vector<std::pair<std::string, Row>> sorted(rows_.begin(), rows_.end());
-  std::stable_sort(sorted.begin(), sorted.end(),
+  std::vector<std::pair<std::string, Row>> rows;
+  for (const auto& [key, row] : launches_) {
+    if (rows.empty() || rows.back().first != key.kernel) rows.emplace_back(key.kernel, Row{});
+    rows.back().second += row;
+  }
+  std::stable_sort(rows.begin(), rows.end(),
                    [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  return sorted;
+  return rows;
 }
 
 KernelTimes::Row KernelTimes::total() const {
   Row sum;
-  for (const auto& [name, row] : rows_) sum += row;
+  for (const auto& [key, row] : launches_) sum += row;
   return sum;
 }
 

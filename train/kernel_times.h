@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -14,7 +15,7 @@ class KernelTimes : public LaunchObserver {
   struct Row {
     std::int64_t calls = 0;
     double seconds = 0;
-    Cost cost;
+    Cost cost;  ///< of all calls
     Row& operator+=(const Row& o) {
       calls += o.calls;
       seconds += o.seconds;
@@ -22,15 +23,25 @@ class KernelTimes : public LaunchObserver {
       return *this;
     }
   };
+  /// Launches of one kernel and one cost, such as products of one shape.
+  struct Key {
+    std::string kernel;
+    double flop, bytes, bf16_flop;
+    bool operator<(const Key& o) const {
+      return std::tie(kernel, flop, bytes, bf16_flop) < std::tie(o.kernel, o.flop, o.bytes, o.bf16_flop);
+    }
+  };
 
-  void launched(const Launch& launch) override { rows_[launch.kernel] += {1, launch.seconds(), launch.cost}; }
-  void clear() { rows_.clear(); }
-  /// Kernels by descending time.
+  void launched(const Launch& launch) override;
+  void clear() { launches_.clear(); }
+
+  const std::map<Key, Row>& launches() const { return launches_; }
+  /// By kernel, in descending time.
   std::vector<std::pair<std::string, Row>> rows() const;
   Row total() const;
 
  private:
-  std::map<std::string, Row> rows_;
+  std::map<Key, Row> launches_;
 };
 
 }  // namespace cald

@@ -66,7 +66,7 @@ class Trainer {
   const RunOptions options_;
   HeapAllocator& heap_;
   Progress& progress_;
-  ModelDir source_;  ///< whose weights the student starts from
+  ModelDir source_;                       ///< whose weights the student starts from
   std::unique_ptr<Tokenizer> tokenizer_;  ///< null where the examples were given
   EncodedTask train_;
   std::optional<EncodedTask> dev_;

@@ -127,6 +127,8 @@ TEST(KernelTimes, AddUpEveryLaunchOnce) {
     sum += row;
   }
   EXPECT_EQ(sum.calls, times.total().calls);
+  for (const auto& [key, row] : times.launches())
+    EXPECT_DOUBLE_EQ(row.cost.bytes, static_cast<double>(row.calls) * key.bytes) << key.kernel << ": of one cost each";
   EXPECT_DOUBLE_EQ(sum.cost.bytes, times.total().cost.bytes);
 }
 
