@@ -14,7 +14,7 @@ struct TraceSteps {
   std::int64_t first = 4, last = 6;  ///< behind those in which products are compiled and pages are first touched
   /// "4:6", or "4" alone; a usage error for anything else and for more than kMost steps.
   static TraceSteps parse(const std::string& text);
-  /// A step of a base model has some 2000 launches of 200 bytes each: this bounds the file to about 40 MB.
+  /// A guided step of a base model has some 700 launches of less than 200 bytes each: the file stays below 20 MB.
   static constexpr std::int64_t kMost = 100;
 };
 
