@@ -68,11 +68,26 @@ std::string describe(const MemoryCost& c) {
   return s;
 }
 
+void hold_budget(const std::string& budget, Trainer& trainer) {
+  if (trainer.fit(parse_bytes(budget, "memory-budget"))) return;
+  const std::vector<MemoryChoice> trade = trainer.trade();
+  const auto smaller = [](const MemoryChoice& a, const MemoryChoice& b) { return a.bytes < b.bytes; };
+  const MemoryChoice least = *std::min_element(trade.begin(), trade.end(), smaller);
+  throw usage_error("--memory-budget " + budget + ": the run needs " + human_bytes(trade.front().bytes) +
+                    ", and at the least " + human_bytes(least.bytes) + " with --recompute " +
+                    std::to_string(least.recompute) + " --micro-batches " + std::to_string(least.micro_batches));
+}
+
+std::string describe_choice(const RunOptions& o) {
+  return "within --memory-budget " + o.memory_budget + ": " + std::to_string(o.recompute) +
+         " layers computed again, batches in " + std::to_string(o.micro_batches) + " parts";
+}
+
 /// The largest batch whose plan stays within `budget` bytes; 0 if none does.
-std::int64_t largest_batch(Trainer& trainer, std::size_t persistent, std::size_t budget) {
+std::int64_t largest_batch(Trainer& trainer, std::size_t budget) {
   std::int64_t fits = 0;
   for (std::int64_t probe = 1, step = 0; probe <= (1 << 20); probe = fits + step) {
-    if (persistent + trainer.arena_for(probe) <= budget) {
+    if (trainer.bytes_for(probe) <= budget) {
       fits = probe;
       step = step == 0 ? 1 : step * 2;
     } else {
@@ -81,16 +96,6 @@ std::int64_t largest_batch(Trainer& trainer, std::size_t persistent, std::size_t
     }
   }
   return fits;
-}
-
-void hold_budget(const RunOptions& o, Trainer& trainer, const MemoryCost& cost) {
-  if (o.memory_budget.empty()) return;
-  const std::size_t budget = parse_bytes(o.memory_budget, "memory-budget");
-  if (cost.total() <= budget) return;
-  const std::int64_t batch = largest_batch(trainer, cost.persistent, budget);
-  throw usage_error("--memory-budget " + o.memory_budget + ": the run needs " + human_bytes(cost.total()) +
-                    (batch ? "; --batch-size " + std::to_string(batch) + " would fit"
-                           : "; no batch size fits, since " + human_bytes(cost.persistent) + " lie outside the step"));
 }
 
 /// What a run shows beside its results; no part of the recipe.
@@ -108,13 +113,14 @@ int train(const RunOptions& options, const TraceFlags& flags) {
   if (!flags.file.empty()) observing.push_back(&trace.emplace(flags.file, traced));
   LaunchObservers observers(observing);
   Trainer trainer(options, heap, progress);
+  if (!options.memory_budget.empty()) hold_budget(options.memory_budget, trainer);
   trainer.plan();
   const MemoryCost cost = memory_cost(heap, trainer.memory());
-  hold_budget(options, trainer, cost);
   progress.say(trainer.transfer().text(false));
   progress.say(std::to_string(trainer.data().size()) + " training examples, " + std::to_string(trainer.total_steps()) +
                " steps, " + std::to_string(options.threads) + " threads");
   if (trainer.total_steps() > 0) progress.say(describe(cost));
+  if (!options.memory_budget.empty()) progress.say(describe_choice(trainer.options()));
   trainer.observe(&observers);
   stop_on_interrupt();
   const Outcome outcome = trainer.run(interrupted);
@@ -139,11 +145,25 @@ int train(const RunOptions& options, const TraceFlags& flags) {
   return 0;
 }
 
+void print_trade(const std::vector<MemoryChoice>& trade) {
+  TextTable table({"micro-batches", "recompute", "peak", "time of a step, estimated"});
+  for (const MemoryChoice& c : trade) {
+    char time[32];
+    std::snprintf(time, sizeof time, "x %.2f", c.time);
+    table.add_row(
+        {std::to_string(c.micro_batches), std::to_string(c.recompute) + " layers", human_bytes(c.bytes), time});
+  }
+  std::printf("\nmemory as a choice:\n%s", table.str().c_str());
+}
+
 int print_plan(RunOptions options) {
   HeapAllocator heap;
   Progress progress(stderr);
   const std::string budget = std::exchange(options.memory_budget, "");
   Trainer trainer(options, heap, progress);
+  const std::size_t limit = budget.empty() ? 0 : parse_bytes(budget, "memory-budget");
+  const std::vector<MemoryChoice> trade = trainer.trade();
+  const std::int64_t batch = limit ? largest_batch(trainer, limit) : 0;
   trainer.plan();
   const MemoryCost cost = memory_cost(heap, trainer.memory());
   TextTable table({"class", "at the peak"});
@@ -155,10 +175,10 @@ int print_plan(RunOptions options) {
   std::printf(
       "arena: %zu bytes, lower bound %zu bytes (%.2f %% above it)\n", cost.arena, cost.lower_bound,
       100.0 * (static_cast<double>(cost.arena) / static_cast<double>(std::max<std::size_t>(1, cost.lower_bound)) - 1));
-  if (!budget.empty())
-    std::printf("largest batch within %s: %lld examples of %lld tokens\n", budget.c_str(),
-                static_cast<long long>(largest_batch(trainer, cost.persistent, parse_bytes(budget, "memory-budget"))),
-                static_cast<long long>(trainer.data().longest()));
+  if (limit)
+    std::printf("largest batch within %s, keeping everything: %lld examples of %lld tokens\n", budget.c_str(),
+                static_cast<long long>(batch), static_cast<long long>(trainer.data().longest()));
+  if (trainer.total_steps() > 0) print_trade(trade);
   return 0;
 }
 

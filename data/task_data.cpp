@@ -147,6 +147,18 @@ std::vector<std::int64_t> BatchOrder::batch(std::int64_t n) const {
   return {rows_.begin() + first, rows_.begin() + last};
 }
 
+TokenBatch TokenBatch::rows(std::int64_t begin, std::int64_t end) const {
+  TokenBatch part;
+  part.batch = end - begin;
+  part.seq = seq;
+  const auto cut = [&](const std::vector<std::int32_t>& from, std::vector<std::int32_t>& to, std::int64_t width) {
+    to.assign(from.begin() + begin * width, from.begin() + end * width);
+  };
+  cut(input_ids, part.input_ids, seq), cut(type_ids, part.type_ids, seq), cut(mask, part.mask, seq);
+  cut(lengths, part.lengths, 1), cut(labels, part.labels, 1), cut(sample_ids, part.sample_ids, 1);
+  return part;
+}
+
 std::int64_t TokenBatch::valid_tokens() const {
   return std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
 }

@@ -81,6 +81,8 @@ struct TokenBatch {
   std::vector<std::int32_t> lengths, labels, sample_ids;  ///< (batch)
 
   std::int64_t valid_tokens() const;
+  /// Rows [begin, end), as long as before.
+  TokenBatch rows(std::int64_t begin, std::int64_t end) const;
 };
 
 /// Pads the rows' encodings on the right to the longest of them. sample_ids count from 0.

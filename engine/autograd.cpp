@@ -1,5 +1,7 @@
 #include "engine/autograd.h"
 
+#include <algorithm>
+
 #include "kernels/elementwise.h"
 
 namespace cald {
@@ -72,6 +74,7 @@ GradRef Tape::writable(std::int32_t v) {
   if (var.parameter) {
     const bool add = var.parameter->has_grad;
     var.parameter->has_grad = true;
+    if (!var.parameter->grad) var.parameter->grad = context_.empty(var.shape, DType::f32, MemClass::gradients);
     return {var.parameter->grad.ref(), add};
   }
   if (!var.grad) {
@@ -98,7 +101,8 @@ Tensor Tape::input(const Tensor& x) {
 }
 
 Tensor Tape::parameter(Parameter& p) {
-  if (!recording_ || !p.grad) return p.value;
+  if (noted_) noted_->push_back(&p);
+  if (!recording_ || !(p.grad || p.transient_grad)) return p.value;
   const auto [it, fresh] = parameters_.try_emplace(&p, -1);
   if (fresh) it->second = add_variable(p.shape, DType::f32, true, &p);
   Tensor y = p.value;
@@ -108,6 +112,8 @@ Tensor Tape::parameter(Parameter& p) {
 
 Tensor Tape::push(std::unique_ptr<Node> node, Tensor y, DType gradient) {
   node->output = add_variable(y.shape(), gradient, false, nullptr);
+  for (const std::int32_t v : node->inputs)
+    if (v >= 0) ++at(v).uses;
   node->scope = context_.scope_within(scope_);
   y.variable_ = node->output;
   nodes_.push_back(std::move(node));
@@ -147,17 +153,67 @@ void Tape::backward(const Tensor& loss) {
   const Context::Scope phase(context_, "backward");
   const GradRef seed = writable(loss.variable());
   context_.launch(Fill{seed.to, 1.0f});
+  run_nodes();
+}
+
+void Tape::run_nodes() {
   while (!nodes_.empty()) {
     const std::unique_ptr<Node> node = std::move(nodes_.back());
     nodes_.pop_back();
     const Tensor dy = std::move(at(node->output).grad);
     at(node->output).grad = {};
-    if (!dy) continue;
-    context_.set_op(node->op_name());
-    const Context::Scope scope(context_, node->scope);
-    Grads g(*this, node->inputs);
-    node->backward(dy, g);
+    if (dy) {
+      context_.set_op(node->op_name());
+      const Context::Scope scope(context_, node->scope);
+      Grads g(*this, node->inputs);
+      node->backward(dy, g);
+    }
+    count_down(*node);
   }
+}
+
+void Tape::count_down(const Node& node) {
+  for (const std::int32_t v : node.inputs) {
+    if (v < 0 || --at(v).uses > 0) continue;
+    Parameter* const p = at(v).parameter;
+    if (p && p->has_grad && on_complete_) on_complete_(*p);
+  }
+}
+
+/// Inputs: x, then the parameters that the body uses, so that the tape knows when their gradients are complete.
+struct Tape::RecomputeNode : Node {
+  explicit RecomputeNode(Body b) : body(std::move(b)) {}
+  const char* op_name() const override { return "recompute"; }
+  void backward(const Tensor& dy, Grads& g) override {
+    Tape again(g.context());
+    const Tensor x = g.wanted(0) ? again.input(saved[0]) : saved[0];
+    const std::int32_t y = body(again, x).variable();
+    again.at(y).grad = dy;
+    // The body's parts are added to what the gradient of x holds already, in the order of the tape that keeps
+    // everything: the same bits.
+    Variable* const outer = g.wanted(0) ? &g.tape_.at(inputs[0]) : nullptr;
+    if (outer) again.at(x.variable()).grad = std::move(outer->grad);
+    again.run_nodes();
+    if (outer) outer->grad = std::move(again.at(x.variable()).grad);
+  }
+  Body body;
+};
+
+Tensor Tape::recompute(Body body, const Tensor& x) {
+  if (!recording_) return body(*this, x);
+  std::vector<Parameter*> used;
+  Tensor y;
+  {
+    Tape once(context_, false);
+    once.noted_ = &used;
+    y = body(once, x.detach());
+  }
+  auto node = std::make_unique<RecomputeNode>(std::move(body));
+  node->inputs = {x.variable()};
+  for (Parameter* p : used) node->inputs.push_back(parameter(*p).variable());
+  if (std::all_of(node->inputs.begin(), node->inputs.end(), [](std::int32_t v) { return v < 0; })) return y;
+  node->saved = {x.detach()};
+  return push(std::move(node), y, y.dtype());
 }
 
 Tensor Tape::grad(const Tensor& x) const {

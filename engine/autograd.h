@@ -19,6 +19,7 @@
 // Gradients come into being when they are first written and die when they were used, in an order that depends on shapes
 // alone: that is what lets the memory planner know them before the step.
 #pragma once
+#include <functional>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -79,6 +80,7 @@ class Grads {
   void pass(int i, const Tensor& d);
 
  private:
+  friend class Tape;
   Tape& tape_;
   const std::vector<std::int32_t>& inputs_;
 };
@@ -98,7 +100,7 @@ class Tape {
   /// A leaf whose gradient the caller wants to read with grad() after the backward.
   Tensor input(const Tensor& x);
   /// The parameter's value as a variable; its gradient goes to Parameter::grad, added if has_grad is set. A parameter
-  /// without gradient memory is a constant.
+  /// without gradient, kept or transient, is a constant.
   Tensor parameter(Parameter& p);
 
   /// Runs op.forward and, if an input is differentiated, records op.backward. Inputs may be absent tensors.
@@ -123,6 +125,16 @@ class Tape {
   Tensor cast(const Tensor& x, DType dtype);
   /// Elements [begin, end) of dimension `dim` as a strided view.
   Tensor narrow(const Tensor& x, int dim, std::int64_t begin, std::int64_t end);
+
+  /// y = body(tape, x), of which nothing is kept but x: the backward runs body again (Chen et al. 2016, "Training Deep
+  /// Nets with Sublinear Memory Cost"). body must compute the same again, so it draws dropout by key; what it
+  /// differentiates are x and parameters, nothing else.
+  using Body = std::function<Tensor(Tape&, const Tensor& x)>;
+  Tensor recompute(Body body, const Tensor& x);
+
+  /// In the backward, `fn` sees a parameter as soon as its gradient is complete: every op that used it has added its
+  /// part. What is done with it then (an update, say) no longer changes the other gradients.
+  void on_complete(std::function<void(Parameter&)> fn) { on_complete_ = std::move(fn); }
 
   /// Gradients of the scalar `loss` with respect to every leaf. The tape is used up.
   void backward(const Tensor& loss);
@@ -153,7 +165,9 @@ class Tape {
     Tensor grad;
     Parameter* parameter = nullptr;
     bool leaf = false;
+    std::int32_t uses = 0;  ///< as inputs of nodes that have not run backwards yet
   };
+  struct RecomputeNode;
 
   Tensor push(std::unique_ptr<Node> node, Tensor y, DType gradient);
   std::int32_t add_variable(const Shape& shape, DType gradient, bool leaf, Parameter* p);
@@ -161,6 +175,9 @@ class Tape {
   Variable& at(std::int32_t v) { return variables_[static_cast<std::size_t>(v)]; }
   /// A gradient that may be written in place: allocated, or copied if another variable shares its memory.
   GradRef writable(std::int32_t v);
+  /// Runs all nodes backwards, the last output's gradient being there.
+  void run_nodes();
+  void count_down(const Node& node);
 
   Context& context_;
   bool recording_;
@@ -168,6 +185,8 @@ class Tape {
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<Variable> variables_;
   std::unordered_map<Parameter*, std::int32_t> parameters_;
+  std::vector<Parameter*>* noted_ = nullptr;  // without recording: who asked for parameters
+  std::function<void(Parameter&)> on_complete_;
 };
 
 }  // namespace cald

@@ -6,17 +6,41 @@ Parameter& ParameterSet::declare(const std::string& name, const Shape& shape, bo
   if (by_name_.count(name)) throw Error("parameter '" + name + "' is declared twice");
   Parameter& p = all_.emplace_back();
   p.name = name;
+  p.number = all_.size() - 1;
   p.shape = shape;
   p.is_new = is_new;
   by_name_[name] = &p;
   return p;
 }
 
-void ParameterSet::allocate(Allocator& memory, MemClass cls, bool trained) {
+namespace {
+
+Tensor like(const Parameter& p, Allocator& memory, MemClass cls) {
+  const std::size_t bytes = static_cast<std::size_t>(p.shape.numel()) * size_of(DType::f32);
+  return Tensor(memory.allocate(bytes, cls, p.name.c_str()), p.shape, DType::f32);
+}
+
+}  // namespace
+
+void ParameterSet::allocate(Allocator& memory, MemClass cls) {
+  for (Parameter& p : all_) p.value = like(p, memory, cls);
+}
+
+void ParameterSet::set_gradients(Allocator& memory, Gradients where) {
   for (Parameter& p : all_) {
-    const std::size_t bytes = static_cast<std::size_t>(p.shape.numel()) * size_of(DType::f32);
-    p.value = Tensor(memory.allocate(bytes, cls, p.name.c_str()), p.shape, DType::f32);
-    if (trained) p.grad = Tensor(memory.allocate(bytes, MemClass::gradients, p.name.c_str()), p.shape, DType::f32);
+    p.transient_grad = where == Gradients::transient;
+    p.has_grad = false;
+    if (where != Gradients::kept)
+      p.grad = {};
+    else if (!p.grad)
+      p.grad = like(p, memory, MemClass::gradients);
+  }
+}
+
+void ParameterSet::clear_gradients() {
+  for (Parameter& p : all_) {
+    p.has_grad = false;
+    if (p.transient_grad) p.grad = {};
   }
 }
 

@@ -11,19 +11,28 @@ namespace cald {
 struct Parameter {
   std::string name;  ///< the checkpoint's tensor name
   Tensor value;      ///< f32, contiguous
-  Tensor grad;       ///< same shape; absent if it is not trained
+  Tensor grad;       ///< f32, same shape; absent if it is not trained, or while a transient one is not there
   Shape shape;
-  bool is_new = false;    ///< created by a conversion: it has its own learning rate
-  bool has_grad = false;  ///< grad holds a sum begun in this optimizer step, so the next backward adds to it
+  std::size_t number = 0;       ///< in the order of declaration
+  bool is_new = false;          ///< created by a conversion: it has its own learning rate
+  bool transient_grad = false;  ///< grad takes memory of the step when it is first written, until it is used
+  bool has_grad = false;        ///< grad holds a sum begun in this optimizer step, so the next backward adds to it
 };
+
+/// Where the gradients of a set of parameters live: nowhere, in memory of their own, or within the step alone.
+enum class Gradients { none, kept, transient };
 
 /// Parameters in the order of their declaration, which is the order of every sum over them.
 class ParameterSet {
  public:
   /// Declares a parameter without memory. Error if the name is taken.
   Parameter& declare(const std::string& name, const Shape& shape, bool is_new = false);
-  /// Gives every parameter its value (class `cls`) and, if `trained`, its gradient. Values are undefined until loaded.
-  void allocate(Allocator& memory, MemClass cls, bool trained);
+  /// Gives every parameter its value (class `cls`); undefined until loaded. No gradients yet.
+  void allocate(Allocator& memory, MemClass cls);
+  /// Decides about the gradients; may be called again.
+  void set_gradients(Allocator& memory, Gradients where);
+  /// Forgets all gradients: the next backward sets instead of adding. Those of transient ones give back their memory.
+  void clear_gradients();
   Parameter* find(const std::string& name);
   std::deque<Parameter>& all() { return all_; }
   const std::deque<Parameter>& all() const { return all_; }

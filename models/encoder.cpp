@@ -81,8 +81,8 @@ class Encoder::Pass {
     a = linear(a, l.attention_out);
     a = normalise(a, x, l.attention_norm, dropout(c_.hidden_dropout, site + 1));
     Tensor h = linear(t_.cast(a, compute_), l.ffn_in);  // (B, S, FFN)
-    h = t_.apply(Activate{c_.activation}, h);
-    h = linear(h, l.ffn_out);
+    h = t_.apply(ActivatedLinear{c_.activation}, h, t_.cast(t_.parameter(*l.ffn_out.weight), h.dtype()),
+                 t_.parameter(*l.ffn_out.bias));
     return normalise(h, a, l.ffn_norm, dropout(c_.hidden_dropout, site + 2));
   }
 
@@ -125,13 +125,18 @@ class Encoder::Pass {
   DType compute_;
 };
 
-EncoderOutput Encoder::forward(Tape& tape, const EncoderInput& in, const DropoutPlan& dropout, bool keep_states) const {
+EncoderOutput Encoder::forward(Tape& tape, const EncoderInput& in, const DropoutPlan& dropout, bool keep_states,
+                               std::int64_t recompute) const {
   Pass pass(*this, tape, in, dropout);
   EncoderOutput out;
   Tensor x = pass.embed();
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (keep_states) out.states.push_back(x);
-    x = pass.layer(i, x);
+    if (static_cast<std::int64_t>(i) < recompute)
+      x = tape.recompute(
+          [this, in, dropout, i](Tape& t, const Tensor& y) { return Pass(*this, t, in, dropout).layer(i, y); }, x);
+    else
+      x = pass.layer(i, x);
   }
   if (head_out_.weight) out.logits = pass.head(x);
   out.states.push_back(std::move(x));

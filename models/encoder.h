@@ -39,7 +39,10 @@ class Encoder {
   ParameterSet& parameters() { return parameters_; }
   const ParameterSet& parameters() const { return parameters_; }
 
-  EncoderOutput forward(Tape& tape, const EncoderInput& in, const DropoutPlan& dropout, bool keep_states) const;
+  /// Of the first `recompute` layers a recording tape keeps the input alone and computes the rest again going
+  /// backwards.
+  EncoderOutput forward(Tape& tape, const EncoderInput& in, const DropoutPlan& dropout, bool keep_states,
+                        std::int64_t recompute = 0) const;
 
  private:
   struct Affine {

@@ -2,6 +2,7 @@
 #pragma once
 #include "engine/autograd.h"
 #include "engine/base/check.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 
 namespace cald {
@@ -28,6 +29,45 @@ struct Linear {
     if (const GradRef dw = g[1]) g.launch(Gemm{.a = dy, .b = x, .bias = {}, .c = dw, .transpose_a = true});
     if (const GradRef db = g[2]) g.launch(ColumnSum{dy, db});
     if (const GradRef dx = g[0]) g.launch(Gemm{.a = dy, .b = w, .bias = {}, .c = dx});
+  }
+};
+
+/// y = f(h) W^T + b: Activate followed by Linear, but f(h) is not kept for the backward, which computes it again from
+/// h. That is a pass over memory beside two products, and f(h) is as large as h, the largest tensor of a layer.
+struct ActivatedLinear {
+  static constexpr const char* name = "activated_linear";
+  Activation f;
+
+  Tensor forward(Forward& fw, const Tensor& h, const Tensor& w, const Tensor& b) const {
+    CHECK_THAT(w.rank() == 2, "w", "a matrix (out, in)");
+    CHECK_THAT(h.cols() == w.dim(1), "h", "(..., " + std::to_string(w.dim(1)) + "), got " + h.shape().str());
+    if (b) CHECK_SHAPE(b, {w.dim(0)});
+    Shape out = h.shape();
+    out[-1] = w.dim(0);
+    Tensor y = fw.empty(out, h.dtype());
+    const Tensor a = fw.like(h);
+    fw.launch(ActivationForward{h, a, f});
+    fw.launch(Gemm{.a = a, .b = w, .bias = b, .c = {y, false}, .transpose_b = true});
+    fw.save(h, w);
+    return y;
+  }
+
+  void backward(const Saved& s, const Tensor& dy, Grads& g) const {
+    const Tensor &h = s[0], &w = s[1];
+    const bool slope_from_output = f == Activation::tanh;
+    Tensor a;
+    if (g.wanted(1) || slope_from_output) {
+      a = g.empty(h.shape(), h.dtype());
+      g.launch(ActivationForward{h, a, f});
+    }
+    if (const GradRef dw = g[1]) g.launch(Gemm{.a = dy, .b = a, .bias = {}, .c = dw, .transpose_a = true});
+    if (const GradRef db = g[2]) g.launch(ColumnSum{dy, db});
+    if (!g.wanted(0)) return;
+    if (!slope_from_output) a = {};
+    const Tensor dh = g.empty(h.shape(), h.dtype());
+    g.launch(Gemm{.a = dy, .b = w, .bias = {}, .c = {dh, false}});
+    g.launch(ActivationBackward{slope_from_output ? a : h, dh, {dh, false}, f});
+    g.pass(0, dh);
   }
 };
 

@@ -11,20 +11,20 @@ LossWeights LossWeights::from(const RunOptions& o) {
 }
 
 LossTerms cald_loss(Tape& t, const EncoderOutput& student, const Guidance& teacher, const Tensor& labels,
-                    const Tensor& mask, const LossWeights& w, double share) {
+                    const Tensor& mask, const LossWeights& w, const LossShares& shares) {
   const Context::Scope scope(t.context(), "loss");
   LossTerms terms;
-  const auto add = [&](const Tensor& term, double weight) {
+  const auto add = [&](const Tensor& term, double weight, double share) {
     const auto scaled = static_cast<float>(weight * share);
     terms.total = terms.total ? t.apply(WeightedSum{1.0f, scaled}, terms.total, term)
                               : t.apply(WeightedSum{scaled, 0.0f}, term, Tensor{});  // eq:L
   };
   terms.ce = t.apply(CrossEntropy{labels}, student.logits);
-  add(terms.ce, w.ce);
+  add(terms.ce, w.ce, shares.examples);
   if (teacher.logits) {
     const auto scale = static_cast<float>(w.kd_squared ? w.temperature * w.temperature : 1.0);
     terms.kd = t.apply(KlDivergence{teacher.logits, static_cast<float>(w.temperature), scale}, student.logits);
-    add(terms.kd, w.kd);
+    add(terms.kd, w.kd, shares.examples);
   }
   if (teacher.states.empty()) return terms;
 
@@ -38,7 +38,7 @@ LossTerms cald_loss(Tape& t, const EncoderOutput& student, const Guidance& teach
   for (const Tensor& state : terms.ld_by_state)
     terms.ld = terms.ld ? t.apply(WeightedSum{1.0f, each}, terms.ld, state)
                         : t.apply(WeightedSum{each, 0.0f}, state, Tensor{});
-  add(terms.ld, w.ld);
+  add(terms.ld, w.ld, shares.tokens);
   return terms;
 }
 

@@ -30,8 +30,13 @@ struct LossTerms {
   std::vector<Tensor> ld_by_state;
 };
 
-/// `share` multiplies the total: 1 / micro-batches of the step. labels: (B); mask: (B, S).
+/// What a micro-batch's means count for in those of the step: of examples, and of the tokens that L_LD counts.
+struct LossShares {
+  double examples, tokens;
+};
+
+/// The shares multiply the terms' parts in the total. labels: (B); mask: (B, S).
 LossTerms cald_loss(Tape& tape, const EncoderOutput& student, const Guidance& teacher, const Tensor& labels,
-                    const Tensor& mask, const LossWeights& weights, double share);
+                    const Tensor& mask, const LossWeights& weights, const LossShares& shares);
 
 }  // namespace cald

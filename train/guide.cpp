@@ -89,19 +89,22 @@ class TrajectoryGuide : public Guide {
     policy.seed = o.seed;
     config.labels = student.labels;
     teacher_ = std::make_unique<Encoder>(config);
-    teacher_->parameters().allocate(memory, MemClass::teacher, true);
+    teacher_->parameters().allocate(memory, MemClass::teacher);
+    // All are kept until its update, which waits until the student's loss is known to be finite.
+    teacher_->parameters().set_gradients(memory, Gradients::kept);
     load_parameters(*teacher_, source, policy);
     require_same_shape(teacher_->config(), student, source.path());
     const double rate = o.teacher_learning_rate.value_or(o.learning_rate);
     optimizer_ = std::make_unique<Optimizer>(teacher_->parameters(), memory, o, rate, rate);
   }
 
-  void clear_gradients() override { optimizer_->clear_gradients(); }
+  void clear_gradients() override { teacher_->parameters().clear_gradients(); }
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>& ce) override {
     const Context::Scope scope(c, "teacher");
     Tape tape(c, learns(at.step));
-    EncoderOutput out = teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states);
+    EncoderOutput out =
+        teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states, options_.recompute);
     ce = tape.apply(CrossEntropy{in.labels}, out.logits);
     const Tensor scaled = tape.apply(WeightedSum{static_cast<float>(at.share), 0.0f}, *ce, Tensor{});
     Guidance g = take(std::move(out), at);  // eq:trajectory_states

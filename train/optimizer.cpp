@@ -48,21 +48,24 @@ Optimizer::Optimizer(ParameterSet& parameters, Allocator& memory, const RunOptio
 
 void Optimizer::update(Context& c, double factor) {
   slots_.clear();
-  std::size_t i = 0;
-  for (const Parameter& p : parameters_.all()) {
-    const double rate = (p.is_new ? new_rate_ : rate_) * factor;  // eq:new_rate
-    if (p.has_grad)
-      slots_.push_back({p.value, p.grad, m_[i], v_[i], static_cast<float>(rate), static_cast<float>(weight_decay_)});
-    ++i;
-  }
+  for (const Parameter& p : parameters_.all())
+    if (p.has_grad) slots_.push_back(slot(p, factor));
   c.set_op("update");
   if (clip_ > 0) c.launch(GradientNorm{&slots_, norm_});  // eq:clip
   if (!c.meta()) ++updates_;
+  if (slots_.empty()) return;
   c.launch(AdamW{&slots_, updates_, beta1_, beta2_, static_cast<float>(epsilon_), static_cast<float>(clip_), norm_});
 }
 
-void Optimizer::clear_gradients() {
-  for (Parameter& p : parameters_.all()) p.has_grad = false;
+void Optimizer::update_now(Context& c, const Parameter& p, double factor) {
+  slots_ = {slot(p, factor)};
+  c.set_op("update");
+  c.launch(AdamW{&slots_, updates_ + 1, beta1_, beta2_, static_cast<float>(epsilon_), 0.0f, norm_});
+}
+
+AdamWSlot Optimizer::slot(const Parameter& p, double factor) const {
+  const double rate = (p.is_new ? new_rate_ : rate_) * factor;  // eq:new_rate
+  return {p.value, p.grad, m_[p.number], v_[p.number], static_cast<float>(rate), static_cast<float>(weight_decay_)};
 }
 
 void Optimizer::save(const std::string& path) const {

@@ -28,8 +28,9 @@ class Optimizer {
   /// One update with the gradients that are there (has_grad); rates are the peaks times `factor`. Parameters without a
   /// gradient stay as they are.
   void update(Context& c, double factor);
-  /// Forgets all gradients: the next backward sets instead of adding.
-  void clear_gradients();
+  /// The update of one parameter in the midst of the backward, its gradient being complete; update() counts the step.
+  /// Not with clipping, which needs all gradients at once.
+  void update_now(Context& c, const Parameter& p, double factor);
   double rate() const { return rate_; }
   std::int64_t updates() const { return updates_; }
 
@@ -38,6 +39,8 @@ class Optimizer {
   void load(const std::string& path);
 
  private:
+  AdamWSlot slot(const Parameter& p, double factor) const;
+
   ParameterSet& parameters_;
   double rate_, new_rate_, weight_decay_, beta1_, beta2_, epsilon_, clip_;
   std::vector<Tensor> m_, v_;

@@ -74,6 +74,8 @@ void check_ranges(const RunOptions& o, const Checker& c) {
   c.point(o.checkpoint_every, "checkpoint-every", false);
   c.at_least(o.keep_waypoints, 0, "keep-waypoints", "0");
   c.at_least(o.threads, 0, "threads", "0");
+  c.at_least(o.recompute, 0, "recompute", "0 layers");
+  c.at_least(o.micro_batches, 1, "micro-batches", "1");
 }
 
 bool guided(const RunOptions& o) { return o.mode != Mode::finetune && o.mode != Mode::unguided; }

@@ -89,7 +89,9 @@ struct RunOptions {
   std::int64_t threads = 0;  // 0: as many as the machine has
   DTypeOption dtype = DTypeOption::f32;
   DeviceOption device = DeviceOption::cpu;
-  std::string memory_budget;  // empty: none
+  std::string memory_budget;       // empty: none
+  std::int64_t recompute = 0;      // layers
+  std::int64_t micro_batches = 1;  // of a batch
   bool resume = false;
 
   /// Calls v(key, field, help) for every setting, in the order of --help. Keys are kebab case; `help` gives the unit.
@@ -169,7 +171,12 @@ struct RunOptions {
     v("dtype", o.dtype, "inputs of matrix products: f32 or bf16");
     v("device", o.device, "cpu or cuda");
     v("memory-budget", o.memory_budget,
-      "most memory for tensors, in bytes or with KiB, MiB, GiB; a run that needs more stops before it starts");
+      "most memory for tensors, in bytes or with KiB, MiB, GiB: sets recompute and micro-batches, as little as will "
+      "do");
+    v("recompute", o.recompute,
+      "layers whose activations the backward computes again instead of keeping them (from the first on)");
+    v("micro-batches", o.micro_batches,
+      "parts into which a batch is cut to save memory; the update is that of the whole batch up to rounding");
     v("resume", o.resume, "go on from the run directory's last checkpoint");
   }
 };

@@ -10,6 +10,14 @@ namespace {
 
 struct NonFiniteLoss {};
 
+struct ForgetTransient {
+  ParameterSet& parameters;
+  ~ForgetTransient() {
+    for (Parameter& p : parameters.all())
+      if (p.transient_grad) p.grad = {};
+  }
+};
+
 constexpr std::uint32_t kStudentStream = 0;
 
 }  // namespace
@@ -46,34 +54,55 @@ PlanKey TrainStep::micro_key(std::int64_t step, std::int64_t batch, std::int64_t
 }
 
 void TrainStep::clear_gradients() {
-  optimizer_.clear_gradients();
+  student_.parameters().clear_gradients();
   if (guide_) guide_->clear_gradients();
 }
 
-void TrainStep::plan(std::int64_t batch, std::int64_t seq) {
+std::vector<TrainStep::Micro> TrainStep::cut(std::int64_t step, const std::vector<TokenBatch>& batches,
+                                             std::vector<TokenBatch>& parts) const {
+  std::vector<Micro> micros;
+  for (const TokenBatch& b : batches) {
+    const std::int64_t rows = (b.batch + options_.micro_batches - 1) / options_.micro_batches;
+    const double valid = static_cast<double>(b.valid_tokens());
+    for (std::int64_t begin = 0; begin < b.batch; begin += rows) {
+      parts.push_back(b.rows(begin, std::min(b.batch, begin + rows)));
+      const TokenBatch& part = parts.back();
+      const double examples = static_cast<double>(part.batch) / static_cast<double>(b.batch);
+      const double tokens = weights_.ld_pads ? examples : static_cast<double>(part.valid_tokens()) / valid;
+      const auto n = static_cast<double>(batches.size());
+      micros.push_back({step, part.batch, part.seq, nullptr, examples / n, tokens / n});
+    }
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i) micros[i].host = &parts[i];
+  return micros;
+}
+
+void TrainStep::plan(std::int64_t whole, std::int64_t seq) {
+  const std::int64_t batch = (whole + options_.micro_batches - 1) / options_.micro_batches;
   // The kind of a step changes at the hybrid stop and with the teacher's interval, and nowhere else.
   std::set<std::string> seen;
   for (const std::int64_t from : {std::int64_t{0}, hybrid_stop_})
     for (std::int64_t step = from; step < std::min(from + options_.teacher_interval, schedule_.steps); ++step) {
       if (!seen.insert(kind(step)).second) continue;
-      const Micro micro{step, batch, seq, nullptr, 1};
+      const Micro micro{step, batch, seq, nullptr, 1, 1};
       clear_gradients();  // a shape-only run also marks gradients as begun
-      for (int i = 0; i < std::min<std::int64_t>(options_.accumulate, 2); ++i)
+      for (int i = 0; i < std::min<std::int64_t>(options_.accumulate * options_.micro_batches, 2); ++i)
         memory_.plan(micro_key(step, batch, seq, i > 0), [&](Context& c) { micro_step(c, micro, nullptr); });
       memory_.plan({"update" + kind(step), 0, 0}, [&](Context& c) { update(c, step); });
     }
 }
 
-StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& micro_batches) {
-  for (const TokenBatch& b : micro_batches) plan(b.batch, b.seq);
+StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& batches) {
+  for (const TokenBatch& b : batches) plan(b.batch, b.seq);
+  std::vector<TokenBatch> parts;
+  const std::vector<Micro> micros = cut(step, batches, parts);
   if (memory_.observer()) memory_.observer()->begin_step(step + 1);
   clear_gradients();
   if (wants_states(step) || wants_logits(step)) guide_->begin_step(step);
   StepLosses losses;
-  for (const TokenBatch& b : micro_batches) {
-    const Micro m{step, b.batch, b.seq, &b, 1.0 / static_cast<double>(micro_batches.size())};
+  for (const Micro& m : micros) {
     try {
-      memory_.run(micro_key(step, b.batch, b.seq, &b != &micro_batches.front()),
+      memory_.run(micro_key(step, m.batch, m.seq, &m != &micros.front()),
                   [&](Context& c) { micro_step(c, m, &losses); });
     } catch (const NonFiniteLoss&) {
       explain_non_finite(m);
@@ -96,14 +125,24 @@ void TrainStep::micro_step(Context& c, const Micro& m, StepLosses* losses) {
   const DropoutPlan dropout{drops, options_.dropout ? static_cast<float>(*options_.dropout) : -1.0f, options_.seed,
                             static_cast<std::uint32_t>(m.step), kStudentStream};
   Tape tape(c);
-  EncoderOutput out = student_.forward(tape, in.encoder, dropout, wants_states(m.step));
-  LossTerms terms = cald_loss(tape, out, guidance, in.labels, in.encoder.mask, weights_, m.share);
+  EncoderOutput out = student_.forward(tape, in.encoder, dropout, wants_states(m.step), options_.recompute);
+  LossTerms terms = cald_loss(tape, out, guidance, in.labels, in.encoder.mask, weights_, {m.share, m.ld_share});
   out = {};
   guidance = {};
   if (losses && !c.meta()) read_losses(c, terms, teacher_ce, m, *losses);
   const Tensor total = terms.total;
   terms = {};
-  if (!c.checks_finite()) tape.backward(total);
+  if (c.checks_finite()) return;
+  if (updates_early(options_))
+    tape.on_complete([&](Parameter& p) {
+      const Context::Scope update(c, "update");
+      optimizer_.update_now(c, p, schedule_.factor(m.step));
+      p.grad = {};
+      p.has_grad = false;
+    });
+  // Should the backward fail, no gradient may outlive the memory that it was taken from.
+  const ForgetTransient forget{student_.parameters()};
+  tape.backward(total);
 }
 
 void TrainStep::read_losses(Context& c, const LossTerms& terms, const std::optional<Tensor>& teacher_ce, const Micro& m,
@@ -120,11 +159,11 @@ void TrainStep::read_losses(Context& c, const LossTerms& terms, const std::optio
   into.total += value(terms.total);
   add(into.ce, terms.ce);
   add(into.kd, terms.kd);
-  add(into.ld, terms.ld);
+  if (terms.ld) into.ld = into.ld.value_or(0) + m.ld_share * value(terms.ld);
   if (teacher_ce) add(into.teacher_ce, *teacher_ce);
   into.ld_by_state.resize(terms.ld_by_state.size());
   for (std::size_t i = 0; i < terms.ld_by_state.size(); ++i)
-    into.ld_by_state[i] += m.share * value(terms.ld_by_state[i]);
+    into.ld_by_state[i] += m.ld_share * value(terms.ld_by_state[i]);
 }
 
 void TrainStep::update(Context& c, std::int64_t step) {

@@ -18,6 +18,9 @@ struct StepLosses {
 
 class TrainStep {
  public:
+  /// True if gradients may be used and dropped one by one: nothing then needs all of them, or a sum over micro-batches.
+  static bool updates_early(const RunOptions& o) { return o.clip == 0 && o.accumulate == 1 && o.micro_batches == 1; }
+
   /// All references outlive the step. `guide` is null where nobody teaches; `hybrid_stop` is the step from which the
   /// guidance named by options.hybrid_stop_terms is off (total_steps if it never is).
   TrainStep(const RunOptions& options, Encoder& student, Optimizer& optimizer, Guide* guide,
@@ -26,15 +29,16 @@ class TrainStep {
   /// Plans every kind of step that the run holds for micro-batches of this shape.
   void plan(std::int64_t batch, std::int64_t seq);
 
-  /// Step `step` (from 0) over its micro-batches. A loss that is not finite stops it before any backward: the Error
+  /// Step `step` (from 0) over its batches. A loss that is not finite stops it before any backward: the Error
   /// names the first op that made such a value, and no parameter has changed.
-  StepLosses run(std::int64_t step, const std::vector<TokenBatch>& micro_batches);
+  StepLosses run(std::int64_t step, const std::vector<TokenBatch>& batches);
 
  private:
+  /// A micro-batch and its part in the step's means: over examples, and over what L_LD counts.
   struct Micro {
     std::int64_t step, batch, seq;
     const TokenBatch* host;  ///< null on the meta device
-    double share;
+    double share, ld_share;
   };
 
   bool wants_states(std::int64_t step) const;
@@ -45,6 +49,9 @@ class TrainStep {
   /// need other scratch memory than for setting them.
   PlanKey micro_key(std::int64_t step, std::int64_t batch, std::int64_t seq, bool adds) const;
   void clear_gradients();
+  /// The batches cut into options.micro_batches parts each, with their shares.
+  std::vector<Micro> cut(std::int64_t step, const std::vector<TokenBatch>& batches,
+                         std::vector<TokenBatch>& parts) const;
   void micro_step(Context& c, const Micro& m, StepLosses* losses);
   void read_losses(Context& c, const LossTerms& terms, const std::optional<Tensor>& teacher_ce, const Micro& m,
                    StepLosses& into) const;

@@ -103,20 +103,63 @@ void Trainer::load_student() {
   }
   student_ = std::make_unique<Encoder>(std::move(config));
   plan_transfer(*student_, source_, policy);  // every complaint comes before any memory is taken
-  student_->parameters().allocate(heap_, MemClass::weights, schedule_.steps > 0);
+  student_->parameters().allocate(heap_, MemClass::weights);
   transfer_ = load_parameters(*student_, source_, policy);
 }
 
-void Trainer::plan() {
-  if (step_) step_->plan(std::min(options_.batch_size, train_.size()), train_.longest());
-  if (dev_) plan_evaluation(*student_, *dev_, options_.eval_batch_size, memory_);
+MemoryBounds Trainer::bounds() const {
+  double passes = 3;  // forward, and backward for inputs and weights
+  if (guide_) passes += options_.mode == Mode::trajectory ? 3 : 1;
+  return {static_cast<std::int64_t>(student_->config().layers), std::min(options_.batch_size, train_.size()),
+          options_.recompute, options_.micro_batches, passes};
 }
 
-std::size_t Trainer::arena_for(std::int64_t batch) {
-  if (!step_) return 0;
+std::size_t Trainer::bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch) {
+  if (!step_) return heap_.live_bytes();
+  RunOptions o = options_;
+  o.recompute = recompute;
+  o.micro_batches = micro_batches;
+  const bool early = TrainStep::updates_early(o);
+  RecordingAllocator shapes_only;
+  ParameterSet& parameters = student_->parameters();
+  parameters.set_gradients(shapes_only, early ? Gradients::transient : Gradients::kept);
+  std::size_t kept = 0;
+  if (!early)
+    for (const Parameter& p : parameters.all()) kept += p.grad.bytes();
   PlannedMemory memory(memory_.exec(), heap_);
-  TrainStep(options_, *student_, *optimizer_, guide_.get(), schedule_, memory).plan(batch, train_.longest());
-  return memory.bytes();
+  TrainStep(o, *student_, *optimizer_, guide_.get(), schedule_, memory).plan(batch, train_.longest());
+  if (dev_) plan_evaluation(*student_, *dev_, options_.eval_batch_size, memory);
+  parameters.set_gradients(shapes_only, Gradients::none);
+  return heap_.live_bytes() + kept + memory.bytes();
+}
+
+std::size_t Trainer::bytes_for(std::int64_t batch) {
+  return bytes_with(options_.recompute, options_.micro_batches, batch);
+}
+
+std::vector<MemoryChoice> Trainer::trade() {
+  const MemoryBounds b = bounds();
+  return memory_trade(b, [&](std::int64_t r, std::int64_t m) { return bytes_with(r, m, b.batch); });
+}
+
+bool Trainer::fit(std::size_t budget) {
+  if (!step_) return true;
+  const MemoryBounds b = bounds();
+  const auto bytes = [&](std::int64_t r, std::int64_t m) { return bytes_with(r, m, b.batch); };
+  const std::optional<MemoryChoice> found = fit_memory(b, bytes, budget);
+  if (!found) return false;
+  options_.recompute = found->recompute;
+  options_.micro_batches = found->micro_batches;
+  return true;
+}
+
+void Trainer::plan() {
+  if (step_) {
+    const Gradients where = TrainStep::updates_early(options_) ? Gradients::transient : Gradients::kept;
+    student_->parameters().set_gradients(heap_, where);
+  }
+  if (step_) step_->plan(std::min(options_.batch_size, train_.size()), train_.longest());
+  if (dev_) plan_evaluation(*student_, *dev_, options_.eval_batch_size, memory_);
 }
 
 std::int64_t Trainer::every(const std::optional<StepOrShare>& s) const {

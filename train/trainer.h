@@ -7,6 +7,7 @@
 
 #include "train/cost.h"
 #include "train/evaluate.h"
+#include "train/memory_choice.h"
 #include "train/model_io.h"
 #include "train/progress.h"
 #include "train/run_directory.h"
@@ -29,6 +30,11 @@ class Trainer {
   /// name. Errors: options, files and shapes that do not fit.
   Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train = {});
 
+  /// Chooses recompute and micro-batches, beginning with what the options have, so that the run's tensors fit into
+  /// `budget` bytes; the run's recipe will hold the choice. False, and nothing changed, if none does. Before plan().
+  bool fit(std::size_t budget);
+  /// Other choices with their memory and time. Before plan().
+  std::vector<MemoryChoice> trade();
   /// Plans the memory of every kind of step and of the evaluation, largest batch first.
   void plan();
   /// Trains to the end, or until `stop` is set, which ends the run after the step at hand with a checkpoint.
@@ -37,8 +43,8 @@ class Trainer {
   /// Step `step` (from 0) alone: nothing is written or recorded.
   StepLosses step(std::int64_t step) { return step_->run(step, batches_of(step)); }
 
-  /// Bytes of the arena that steps of `batch` examples of the longest length would need.
-  std::size_t arena_for(std::int64_t batch);
+  /// Bytes that the run would need in all with steps of `batch` examples of the longest length.
+  std::size_t bytes_for(std::int64_t batch);
   /// Adds plan.json and cost.json to the run directory.
   void write_cost(const MemoryCost& cost);
   /// Wall time of the run in seconds, the parts before an interruption included.
@@ -48,11 +54,14 @@ class Trainer {
   const TransferReport& transfer() const { return transfer_; }
   const Encoder& student() const { return *student_; }
   const EncodedTask& data() const { return train_; }
+  const RunOptions& options() const { return options_; }
   std::int64_t total_steps() const { return schedule_.steps; }
   void observe(LaunchObserver* observer) { memory_.observe(observer); }
 
  private:
   void load_student();
+  MemoryBounds bounds() const;
+  std::size_t bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch);
   void make_schedule();
   std::int64_t every(const std::optional<StepOrShare>& s) const;
   std::int64_t steps_per_epoch() const;
@@ -63,7 +72,7 @@ class Trainer {
   void write_checkpoint();
   void restore();
 
-  const RunOptions options_;
+  RunOptions options_;
   HeapAllocator& heap_;
   Progress& progress_;
   ModelDir source_;                       ///< whose weights the student starts from

@@ -58,7 +58,8 @@ int main() {
 
   ParameterSet parameters;
   const Layer hidden(parameters, "hidden", kHidden, 2), out(parameters, "out", 2, kHidden);
-  parameters.allocate(memory, MemClass::weights, true);  // values and, since they are trained, gradients
+  parameters.allocate(memory, MemClass::weights);
+  parameters.set_gradients(memory, Gradients::kept);  // they are trained
   std::vector<AdamWSlot> slots;
   std::vector<Tensor> moments;
   for (Parameter& p : parameters.all()) {

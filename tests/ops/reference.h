@@ -1,6 +1,7 @@
 // Pieces of references that several ops' tests share.
 #pragma once
 #include "engine/base/rng.h"
+#include "kernels/elementwise.h"
 #include "tests/ops/dual.h"
 
 namespace cald::test {
@@ -26,6 +27,24 @@ Array<T> dropped(const Array<T>& x, const Dropout& d, const std::vector<std::int
       y.at(row, j) = kept ? x.at(row, j) / T(1.0 - static_cast<double>(d.p)) : T(0.0);
     }
   return y;
+}
+
+template <class T>
+T activation(Activation f, T x) {
+  const T one(1.0), half(0.5);
+  switch (f) {
+    case Activation::gelu:
+      return half * x * (one + erf(x * T(0.70710678118654752)));
+    case Activation::gelu_tanh:
+      return half * x * (one + tanh(T(0.79788456080286536) * (x + T(0.044715) * x * x * x)));
+    case Activation::relu:
+      return x > T(0.0) ? x : T(0.0);
+    case Activation::tanh:
+      return tanh(x);
+    case Activation::silu:
+      return x / (one + exp(-x));
+  }
+  return x;
 }
 
 }  // namespace cald::test

@@ -43,24 +43,6 @@ TEST(WeightedSum, ValuesAndGradients) {
       });
 }
 
-template <class T>
-T activation(Activation f, T x) {
-  const T one(1.0), half(0.5);
-  switch (f) {
-    case Activation::gelu:
-      return half * x * (one + erf(x * T(0.70710678118654752)));
-    case Activation::gelu_tanh:
-      return half * x * (one + tanh(T(0.79788456080286536) * (x + T(0.044715) * x * x * x)));
-    case Activation::relu:
-      return x > T(0.0) ? x : T(0.0);
-    case Activation::tanh:
-      return tanh(x);
-    case Activation::silu:
-      return x / (one + exp(-x));
-  }
-  return x;
-}
-
 class ActivationTest : public testing::TestWithParam<Activation> {};
 
 TEST_P(ActivationTest, ValuesAndGradients) {

@@ -4,9 +4,11 @@
 #include <cstring>
 
 #include "kernels/elementwise.h"
+#include "ops/elementwise.h"
 #include "ops/linear.h"
 #include "ops/losses.h"
 #include "tests/ops/harness.h"
+#include "tests/ops/reference.h"
 #include "tests/ops/weighted_total.h"
 
 namespace cald::test {
@@ -38,6 +40,26 @@ TEST(Linear, ValuesAndGradients) {
       check_op(
           without, []<class T>(const Inputs<T>& in) { return linear(in); },
           [](OpRun& run, const std::vector<Tensor>& in) { return run.tape.apply(Linear{}, in[0], in[1], Tensor{}); });
+    }
+  }
+}
+
+/// Against a double reference, and so is what it is made of: Activate, then Linear.
+TEST(ActivatedLinear, ValuesAndGradients) {
+  for (Activation f : {Activation::gelu, Activation::relu, Activation::tanh}) {
+    const auto reference = [f]<class T>(const Inputs<T>& in) {
+      Inputs<T> activated = in;
+      for (T& v : activated[0].data) v = activation(f, v);
+      return linear(activated);
+    };
+    for (const Shape& h : {Shape{2, 3, 5}, Shape{1, 1}, Shape{17, 9}, Shape{0, 5}}) {
+      const Case c{"activated linear " + h.str(), {{h}, {{6, h[-1]}}, {{6}, true, false}}};
+      check_op(c, reference, [f](OpRun& run, const std::vector<Tensor>& in) {
+        return run.tape.apply(ActivatedLinear{f}, in[0], in[1], in[2]);
+      });
+      check_op({c.name + ", composed", c.inputs}, reference, [f](OpRun& run, const std::vector<Tensor>& in) {
+        return run.tape.apply(Linear{}, run.tape.apply(Activate{f}, in[0]), in[1], in[2]);
+      });
     }
   }
 }

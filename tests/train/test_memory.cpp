@@ -58,7 +58,8 @@ TEST(StepMemory, PlansOfRealGraphsAreWithinFivePercentOfTheBound) {
       for (const auto& [batch, seq] : {std::pair{32, 128}, std::pair{8, 512}, std::pair{5, 27}}) {
         RecordingAllocator weights;
         Encoder model(encoder(layers, hidden, linformer));
-        model.parameters().allocate(weights, MemClass::weights, true);
+        model.parameters().allocate(weights, MemClass::weights);
+        model.parameters().set_gradients(weights, Gradients::transient);
         RunOptions o;
         o.dropout = 0.1;
         resolve_preset(o);

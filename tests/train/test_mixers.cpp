@@ -25,7 +25,8 @@ class EveryMixer : public ::testing::TestWithParam<std::string> {
     c.labels.clear();
     replace_mixers(c, "all", GetParam(), nlohmann::json::object());
     auto encoder = std::make_unique<Encoder>(c);
-    encoder->parameters().allocate(heap_, MemClass::weights, true);
+    encoder->parameters().allocate(heap_, MemClass::weights);
+    encoder->parameters().set_gradients(heap_, Gradients::kept);
     for (Parameter& p : encoder->parameters().all()) {
       RandomStream random(5, stream_of(p.name));
       const bool weight_of_norm = p.name.ends_with("LayerNorm.weight");

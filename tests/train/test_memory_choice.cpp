@@ -1,0 +1,154 @@
+// Memory as a choice: recomputation and micro-batches change what a run needs, not what it computes.
+#include "train/memory_choice.h"
+
+#include <cmath>
+
+#include "tests/train/golden_run.h"
+#include "train/cost.h"
+
+namespace cald {
+namespace {
+
+struct Ran {
+  std::string metrics, weights;
+  std::vector<nlohmann::json> lines;
+  std::size_t arena = 0;
+};
+
+Ran run_with(RunOptions o, const std::string& folder) {
+  o.output = folder;
+  HeapAllocator heap;
+  Progress progress = quiet();
+  Trainer trainer(o, heap, progress);
+  trainer.plan();
+  const std::atomic<bool> stop{false};
+  trainer.run(stop);
+  return {content_of(folder + "/metrics.jsonl"), content_of(folder + "/model/model.safetensors"),
+          read_lines(folder + "/metrics.jsonl"), trainer.memory().bytes()};
+}
+
+/// A golden run of a few steps with dropout on.
+RunOptions options_of(const char* golden) {
+  RunOptions o = golden_options(read_golden(golden), "unset");
+  o.steps = 4;
+  o.warmup = {0, false};
+  o.hybrid_stop.reset();
+  o.dropout = 0.1;
+  return o;
+}
+
+class MemoryChoiceOfMode : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(MemoryChoiceOfMode, RecomputationGivesTheSameBytesInLessMemory) {
+  TempFolder folder;
+  RunOptions o = options_of(GetParam());
+  const Ran plain = run_with(o, folder / "plain");
+  for (const std::int64_t layers : {1, 2}) {
+    o.recompute = layers;
+    const Ran again = run_with(o, folder / ("again-" + std::to_string(layers)));
+    EXPECT_TRUE(again.metrics == plain.metrics) << layers << " layers";
+    EXPECT_TRUE(again.weights == plain.weights) << layers << " layers";
+    if (layers == 2) EXPECT_LT(again.arena, plain.arena);
+  }
+}
+
+/// Losses of the first step: later ones follow from updates, which rounding moves. The same dropout is drawn, else the
+/// losses would differ in their first digits.
+TEST_P(MemoryChoiceOfMode, PartsOfABatchGiveTheLossesOfTheWhole) {
+  TempFolder folder;
+  RunOptions o = options_of(GetParam());
+  const Ran plain = run_with(o, folder / "plain");
+  for (const std::int64_t parts : {2, 3, 4}) {
+    o.micro_batches = parts;
+    const Ran cut = run_with(o, folder / ("cut-" + std::to_string(parts)));
+    for (const char* term : {"loss", "ce", "kd", "ld", "teacher_ce"}) {
+      if (!plain.lines[0].contains(term)) continue;
+      const double want = plain.lines[0].at(term), got = cut.lines[0].at(term);
+      EXPECT_NEAR(got, want, 2e-6 * std::abs(want)) << term << ", " << parts << " parts";
+      EXPECT_NEAR(cut.lines[3].at(term).get<double>(), plain.lines[3].at(term).get<double>(),
+                  2e-4 * std::abs(plain.lines[3].at(term).get<double>()))
+          << term << " of the last step, " << parts << " parts";
+    }
+  }
+}
+
+/// Clipping needs all gradients at once; a bound that is never reached changes no bit.
+TEST_P(MemoryChoiceOfMode, UpdatesInTheMidstOfTheBackwardGiveTheSameBytes) {
+  TempFolder folder;
+  RunOptions o = options_of(GetParam());
+  o.clip = 0;
+  const Ran early = run_with(o, folder / "early");
+  o.clip = 1e30;
+  const Ran late = run_with(o, folder / "late");
+  EXPECT_TRUE(early.metrics == late.metrics);
+  EXPECT_TRUE(early.weights == late.weights);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MemoryChoiceOfMode,
+                         ::testing::Values("bert_finetune", "bert_target_paper", "bert_target_key_value",
+                                           "bert_trajectory_1", "roberta_target"),
+                         [](const auto& param) { return std::string(param.param); });
+
+TEST(MemoryChoice, FitsIntoTheBudgetAndTheRecipeSaysHow) {
+  TempFolder folder;
+  RunOptions o = options_of("bert_target");
+  Progress progress = quiet();
+  std::size_t everything = 0, least = 0;
+  {
+    HeapAllocator heap;
+    Trainer trainer(o, heap, progress);
+    const auto trade = trainer.trade();
+    everything = trade.front().bytes;
+    least = trade.front().bytes;
+    for (const MemoryChoice& c : trade) least = std::min(least, c.bytes);
+  }
+  ASSERT_LT(least, everything);
+  const std::size_t budget = (least + everything) / 2;
+  o.memory_budget = std::to_string(budget);
+  o.output = folder / "run";
+  {
+    HeapAllocator heap;
+    Trainer trainer(o, heap, progress);
+    EXPECT_FALSE(trainer.fit(least - 1));
+    ASSERT_TRUE(trainer.fit(budget));
+    EXPECT_GT(trainer.options().recompute + trainer.options().micro_batches, 1);
+    trainer.plan();
+    EXPECT_LE(memory_cost(heap, trainer.memory()).total(), budget);
+    const std::atomic<bool> stop{false};
+    trainer.run(stop);
+    EXPECT_LE(heap.live_bytes(), budget);
+    const auto recipe = nlohmann::json::parse(content_of(folder / "run/recipe.json"));
+    EXPECT_EQ(recipe.at("recompute"), trainer.options().recompute);
+    EXPECT_EQ(recipe.at("micro-batches"), trainer.options().micro_batches);
+  }
+}
+
+/// 100 bytes a layer that is kept and 1000 an example; gradients of 500 where a batch is cut.
+std::size_t bytes_of(std::int64_t recompute, std::int64_t parts) {
+  const std::int64_t rows = (8 + parts - 1) / parts;
+  return static_cast<std::size_t>(rows * (1000 + 100 * (6 - std::min<std::int64_t>(recompute, 6))) +
+                                  (parts > 1 ? 500 : 0));
+}
+
+TEST(MemoryChoice, TakesTheFastestThatFits) {
+  const MemoryBounds bounds{.layers = 6, .batch = 8};
+  const auto plain = fit_memory(bounds, bytes_of, 12800);
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->recompute, 0);
+  EXPECT_EQ(plain->micro_batches, 1);
+  EXPECT_EQ(plain->time, 1.0);
+  const auto cut = fit_memory(bounds, bytes_of, 8000);  // two parts keep everything in 6900
+  ASSERT_TRUE(cut);
+  EXPECT_EQ(cut->recompute, 0);
+  EXPECT_EQ(cut->micro_batches, 2);
+  EXPECT_EQ(cut->bytes, 6900u);
+  const auto least = fit_memory(bounds, bytes_of, 1500);
+  ASSERT_TRUE(least);
+  EXPECT_EQ(least->recompute, 6);
+  EXPECT_EQ(least->micro_batches, 8);
+  EXPECT_FALSE(fit_memory(bounds, bytes_of, 1499));
+  EXPECT_EQ(memory_trade(bounds, bytes_of).size(), 12u);
+}
+
+}  // namespace
+}  // namespace cald

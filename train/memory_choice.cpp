@@ -1,0 +1,57 @@
+#include "train/memory_choice.h"
+
+#include <algorithm>
+
+namespace cald {
+namespace {
+
+/// Cutting a batch makes products smaller and adds to gradients instead of setting them: about this much of a step for
+/// each further part, measured at the sizes of MiniLM.
+constexpr double kTimeOfAPart = 0.01;
+
+MemoryChoice choice_of(const MemoryBounds& b, const BytesOf& bytes, std::int64_t recompute, std::int64_t parts) {
+  const double again = static_cast<double>(recompute) / static_cast<double>(std::max<std::int64_t>(1, b.layers));
+  return {recompute, parts, bytes(recompute, parts),
+          1.0 + again / b.passes + kTimeOfAPart * static_cast<double>(parts - 1)};
+}
+
+/// The numbers of parts worth a look: doubled until each is one example.
+std::vector<std::int64_t> parts_of(const MemoryBounds& b) {
+  std::vector<std::int64_t> parts{b.least_micro_batches};
+  while (parts.back() < b.batch) parts.push_back(std::min(b.batch, 2 * parts.back()));
+  return parts;
+}
+
+}  // namespace
+
+std::vector<MemoryChoice> memory_trade(const MemoryBounds& b, const BytesOf& bytes) {
+  std::vector<MemoryChoice> trade;
+  for (const std::int64_t parts : parts_of(b)) {
+    std::vector<std::int64_t> layers{b.least_recompute, std::max(b.least_recompute, b.layers / 2),
+                                     std::max(b.least_recompute, b.layers)};
+    layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
+    for (const std::int64_t recompute : layers) trade.push_back(choice_of(b, bytes, recompute, parts));
+  }
+  return trade;
+}
+
+std::optional<MemoryChoice> fit_memory(const MemoryBounds& b, const BytesOf& bytes, std::size_t budget) {
+  std::optional<MemoryChoice> best;
+  for (const std::int64_t parts : parts_of(b)) {
+    // Each further layer that is computed again takes no more memory, so the least number that fits is found by halves.
+    std::int64_t low = b.least_recompute, high = std::max(b.least_recompute, b.layers);
+    if (bytes(high, parts) > budget) continue;
+    while (low < high) {
+      const std::int64_t middle = (low + high) / 2;
+      if (bytes(middle, parts) <= budget)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    const MemoryChoice found = choice_of(b, bytes, low, parts);
+    if (!best || found.time < best->time) best = found;
+  }
+  return best;
+}
+
+}  // namespace cald
