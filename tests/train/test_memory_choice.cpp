@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/gemm.h"
 #include "tests/train/golden_run.h"
 #include "train/cost.h"
 
@@ -39,9 +40,8 @@ RunOptions options_of(const char* golden) {
 
 class MemoryChoiceOfMode : public ::testing::TestWithParam<const char*> {};
 
-TEST_P(MemoryChoiceOfMode, RecomputationGivesTheSameBytesInLessMemory) {
+void check_recomputation(RunOptions o) {
   TempFolder folder;
-  RunOptions o = options_of(GetParam());
   const Ran plain = run_with(o, folder / "plain");
   for (const std::int64_t layers : {1, 2}) {
     o.recompute = layers;
@@ -50,6 +50,15 @@ TEST_P(MemoryChoiceOfMode, RecomputationGivesTheSameBytesInLessMemory) {
     EXPECT_TRUE(again.weights == plain.weights) << layers << " layers";
     if (layers == 2) EXPECT_LT(again.arena, plain.arena);
   }
+}
+
+TEST_P(MemoryChoiceOfMode, RecomputationGivesTheSameBytesInLessMemory) { check_recomputation(options_of(GetParam())); }
+
+TEST_P(MemoryChoiceOfMode, RecomputationGivesTheSameBytesInBf16) {
+  if (!cpu_has_bf16()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  RunOptions o = options_of(GetParam());
+  o.dtype = DTypeOption::bf16;
+  check_recomputation(o);
 }
 
 /// Losses of the first step: later ones follow from updates, which rounding moves. The same dropout is drawn, else the
