@@ -8,6 +8,7 @@
 #include "app/exec_flags.h"
 #include "app/text_table.h"
 #include "data/atomic_file.h"
+#include "engine/open_device.h"
 #include "train/cost.h"
 #include "train/evaluate.h"
 #include "train/model_io.h"
@@ -18,7 +19,11 @@ namespace {
 /// What both commands need: a model in memory and its tokenizer.
 struct Classifier {
   Classifier(const std::string& directory, const ExecFlags& exec)
-      : source(directory), tokenizer(load_tokenizer(directory)), memory(exec_of(exec), heap) {
+      : source(directory),
+        tokenizer(load_tokenizer(directory)),
+        device(exec_of(exec)),
+        heap(device.exec().device),
+        memory(device.exec(), heap) {
     model = load_encoder(source, heap, MemClass::weights);
     if (model->config().labels.empty())
       throw data_error(directory, "has no classification head; 'cald finetune' gives it one");
@@ -26,6 +31,7 @@ struct Classifier {
 
   ModelDir source;
   std::unique_ptr<Tokenizer> tokenizer;
+  OpenDevice device;
   HeapAllocator heap;
   PlannedMemory memory;
   std::unique_ptr<Encoder> model;

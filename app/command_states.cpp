@@ -4,6 +4,7 @@
 #include "app/commands.h"
 #include "app/exec_flags.h"
 #include "data/safetensors.h"
+#include "engine/open_device.h"
 #include "kernels/transfer.h"
 #include "train/batch_input.h"
 #include "train/model_io.h"
@@ -73,10 +74,11 @@ void forward(Context& c, const Encoder& model, const TokenBatch& shape, const To
 
 int write_states(const Flags& f) {
   const ModelDir source(f.model);
-  HeapAllocator heap;
+  const OpenDevice device(exec_of(f.exec));
+  HeapAllocator heap(device.exec().device);
   const std::unique_ptr<Encoder> model = load_encoder(source, heap, MemClass::weights);
   const TokenBatch batch = read_batch(f.input, model->config());
-  PlannedMemory memory(exec_of(f.exec), heap);
+  PlannedMemory memory(device.exec(), heap);
   SafetensorsWriter out(f.output);
   const PlanKey key{"states", batch.batch, batch.seq};
   memory.plan(key, [&](Context& c) {

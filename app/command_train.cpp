@@ -104,7 +104,7 @@ struct TraceFlags {
 };
 
 int train(const RunOptions& options, const TraceFlags& flags) {
-  HeapAllocator heap;
+  HeapAllocator heap(exec_of(options).device);
   Progress progress(stderr);
   KernelTimes times;
   std::vector<LaunchObserver*> observing{&times};
@@ -121,7 +121,9 @@ int train(const RunOptions& options, const TraceFlags& flags) {
                " steps, " + std::to_string(options.threads) + " threads");
   if (trainer.total_steps() > 0) progress.say(describe(cost));
   if (!options.memory_budget.empty()) progress.say(describe_choice(trainer.options()));
-  trainer.observe(&observers);
+  // On a GPU launches are timed for a trace alone: it would have to wait for each.
+  const bool timed = options.device == DeviceOption::cpu || trace;
+  if (timed) trainer.observe(&observers);
   stop_on_interrupt();
   const Outcome outcome = trainer.run(interrupted);
   if (trace) trace->finish();
@@ -132,7 +134,7 @@ int train(const RunOptions& options, const TraceFlags& flags) {
     return 130;
   }
   const std::size_t resident = peak_resident_bytes();  // before the peak's own arrays
-  if (trainer.total_steps() > 0) progress.say(time_table(times, measure_peak(trainer.memory().exec())));
+  if (trainer.total_steps() > 0 && timed) progress.say(time_table(times, measure_peak(trainer.memory().exec())));
   std::string done = "model: " + options.output + "/model";
   if (outcome.best_accuracy >= 0) {
     char text[64];
@@ -157,7 +159,7 @@ void print_trade(const std::vector<MemoryChoice>& trade) {
 }
 
 int print_plan(RunOptions options) {
-  HeapAllocator heap;
+  HeapAllocator heap(exec_of(options).device);
   Progress progress(stderr);
   const std::string budget = std::exchange(options.memory_budget, "");
   Trainer trainer(options, heap, progress);

@@ -12,14 +12,18 @@ void add_exec_flags(CLI::App& command, ExecFlags& flags) {
   command.add_option("--dtype", flags.dtype, "inputs of matrix products: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+  command.add_option("--device", flags.device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
 }
 
 Exec exec_of(const ExecFlags& flags) {
-  return cpu_exec(flags.threads, supported_dtype(flags.dtype == "bf16" ? DType::bf16 : DType::f32));
+  const Device device = flags.device == "cuda" ? Device::cuda : Device::cpu;
+  return exec_on(device, flags.threads, supported_dtype(device, flags.dtype == "bf16" ? DType::bf16 : DType::f32));
 }
 
-DType supported_dtype(DType wanted) {
-  if (wanted != DType::bf16 || cpu_has_bf16()) return wanted;
+DType supported_dtype(Device device, DType wanted) {
+  if (wanted != DType::bf16 || device == Device::cuda || cpu_has_bf16()) return wanted;
   std::fprintf(stderr, "--dtype bf16: this processor has no bf16 instructions (avx512_bf16); going on in f32\n");
   return DType::f32;
 }

@@ -1,4 +1,4 @@
-// Where and how commands without a recipe compute: --threads and --dtype.
+// Where and how commands without a recipe compute: --device, --threads and --dtype.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <string>
@@ -9,12 +9,12 @@ namespace cald {
 
 struct ExecFlags {
   std::int64_t threads = 0;
-  std::string dtype = "f32";
+  std::string dtype = "f32", device = "cpu";
 };
 void add_exec_flags(CLI::App& command, ExecFlags& flags);
 Exec exec_of(const ExecFlags& flags);
 
-/// `wanted`, or f32 with one line on stderr where it is bf16 and the processor has no instructions for it.
-DType supported_dtype(DType wanted);
+/// `wanted`, or f32 with one line on stderr where it is bf16 and the device has no instructions for it.
+DType supported_dtype(Device device, DType wanted);
 
 }  // namespace cald

@@ -2,7 +2,7 @@
 
 #include "app/exec_flags.h"
 #include "train/option_io.h"
-#include "train/planned_memory.h"
+#include "train/trainer.h"
 
 namespace cald {
 
@@ -16,9 +16,9 @@ void resolve(RunOptions& o, const std::vector<std::string>& needed) {
   require_options(o, needed);
   resolve_preset(o);
   validate(o);
-  if (o.device == DeviceOption::cuda) throw Error("--device cuda: this program has no CUDA backend; use --device cpu");
-  if (o.dtype == DTypeOption::bf16 && supported_dtype(DType::bf16) == DType::f32) o.dtype = DTypeOption::f32;
-  o.threads = cpu_exec(o.threads).threads;
+  const Exec exec = exec_of(o);
+  if (supported_dtype(exec.device, exec.compute) == DType::f32) o.dtype = DTypeOption::f32;
+  o.threads = exec.threads;
 }
 
 }  // namespace cald

@@ -8,6 +8,7 @@
 
 #include "bench/kernel_kit.h"
 #include "data/atomic_file.h"
+#include "engine/open_device.h"
 
 namespace cald {
 namespace {
@@ -101,12 +102,14 @@ StepShape parse_shape(const std::string& text) {
 void run_kernel_benchmarks(const KernelBenchOptions& o, std::FILE* out) {
   const std::vector<KernelCase> cases = kernel_cases();
   const auto chosen = choose(cases, o);
-  const Peak peak = measure_peak(o.exec, 1.0);
+  const OpenDevice device(o.exec);
+  const Exec& exec = device.exec();
+  const Peak peak = measure_peak(exec, 1.0);
   std::fprintf(out, "peak: %s; %d threads\n", peak.text().c_str(), o.exec.threads);
   for (const auto& [c, s] : chosen) {
     auto* b = benchmark::RegisterBenchmark((c->name + "/" + s->name).c_str(),
-                                           [c = c, s = s, &o, &peak](benchmark::State& state) {
-                                             KernelKit kit(state, o.exec, peak);
+                                           [c = c, s = s, &exec, &peak](benchmark::State& state) {
+                                             KernelKit kit(state, exec, peak);
                                              c->run(kit, *s);
                                            });
     b->UseRealTime()->Unit(benchmark::kMicrosecond)->Repetitions(static_cast<int>(o.repetitions));

@@ -13,7 +13,7 @@ namespace cald {
 class KernelKit {
  public:
   KernelKit(benchmark::State& state, const Exec& exec, const Peak& peak)
-      : state_(state), peak_(peak), context_(exec, heap_) {}
+      : state_(state), peak_(peak), heap_(exec.device), context_(exec, heap_) {}
 
   // Operands live as long as the kit.
   /// Standard normal values, and their magnitudes.
@@ -30,7 +30,11 @@ class KernelKit {
   template <class Args>
   void time(const Args& args) {
     context_.launch(args);
-    for (auto _ : state_) context_.launch(args);
+    context_.synchronize();
+    for (auto _ : state_) {
+      context_.launch(args);
+      context_.synchronize();
+    }
     report(cost_of(args));
   }
 

@@ -20,6 +20,7 @@ double fastest(Context& c, const Args& args, double seconds) {
   for (int i = 0; i < 3 || std::chrono::duration<double>(Clock::now() - start).count() < seconds; ++i) {
     const auto before = Clock::now();
     c.launch(args);
+    c.synchronize();
     best = std::min(best, std::chrono::duration<double>(Clock::now() - before).count());
   }
   return best;
@@ -65,7 +66,7 @@ std::string Peak::text() const {
 }
 
 Peak measure_peak(const Exec& exec, double seconds) {
-  HeapAllocator heap;
+  HeapAllocator heap(exec.device);
   Context c(exec, heap);
   Peak peak;
   peak.bytes_per_s = triad_rate(c, seconds / 3);

@@ -70,9 +70,9 @@ Cost StepBenchResult::cost_of_step() const {
 StepBenchResult run_step_benchmark(const StepBenchOptions& o) {
   using Clock = Launch::Clock;
   StepBenchResult result;
-  HeapAllocator heap;
-  Progress progress(stderr);
   const RunOptions run = measured_run(o);
+  HeapAllocator heap(exec_of(run).device);
+  Progress progress(stderr);
   EncoderConfig config = read_encoder_config(ModelDir(start_directory(run)));
   if (run.max_positions) config.max_positions += *run.max_positions - config.max_tokens();
   if (run.new_head) config.labels.clear();

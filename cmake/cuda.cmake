@@ -4,6 +4,8 @@
 #                       and CALD_EMULATION_FOUND is false.
 #   CALD_NVCC           nvcc, where there is one.
 #
+#   cald_cuda_backend(name)                                CUDA's launches for programs: the kernels with CALD_CUDA=ON,
+#                                                          else refusals
 #   cald_emulation                                         the emulator and its stand-ins for the runtime and cuBLASLt
 #   cald_emulated_library(name SOURCES a.cu... [LINK ...] [INSTRUMENTED])
 #   cald_emulated_options(target [INSTRUMENTED])           for a target with kernels in .cpp files
@@ -42,6 +44,26 @@ if(CALD_CUDA_INCLUDE AND NOT CALD_SANITIZE MATCHES "thread")
   endforeach()
 endif()
 
+function(cald_cuda_backend name)
+  if(NOT CALD_CUDA)
+    add_library(${name} OBJECT ${CALD_CUDA_ROOT}/kernels/cuda/absent.cpp)
+    target_include_directories(${name} PUBLIC ${CALD_CUDA_ROOT})
+    return()
+  endif()
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+  endif()
+  set(CMAKE_CUDA_STANDARD 20)
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  file(GLOB kernels CONFIGURE_DEPENDS ${CALD_CUDA_ROOT}/kernels/cuda/*.cu)
+  add_library(${name} OBJECT ${kernels})
+  target_include_directories(${name} PUBLIC ${CALD_CUDA_ROOT})
+  # -lineinfo lets Nsight Compute show the source beside the instructions.
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 -lineinfo>)
+  target_link_libraries(${name} PUBLIC CUDA::cudart_static CUDA::cublasLt)
+endfunction()
+
 function(cald_emulated_options target)
   cmake_parse_arguments(E "INSTRUMENTED" "" "" ${ARGN})
   # Version 4: addr2line 2.40 can name the wrong file of version 5.
@@ -64,7 +86,7 @@ function(cald_emulated_library name)
     file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${path}\"\n")
     list(APPEND wrappers ${wrapper})
   endforeach()
-  add_library(${name} STATIC ${wrappers})
+  add_library(${name} OBJECT ${wrappers})  # objects: the engine, linked before or after, needs all of them
   target_link_libraries(${name} PUBLIC ${E_LINK} cald_emulation)
   if(E_INSTRUMENTED)
     cald_emulated_options(${name} INSTRUMENTED)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/elementwise.h"
+#include "kernels/transfer.h"
 
 namespace cald {
 namespace {
@@ -226,7 +227,9 @@ void Tape::check(const Tensor& y) {
   Tensor flag = context_.empty({1}, DType::i32);
   context_.launch(Fill{flag, 0.0f});
   context_.launch(FindNonFinite{y, flag});
-  if (*flag.data<std::int32_t>() != 0)
+  std::int32_t found = 0;
+  context_.launch(Download{flag, &found});
+  if (found != 0)
     throw Error("the first op with a value that is not finite is " + std::string(context_.op()) + " in " +
                 (context_.scope().empty() ? "the model" : context_.scope()));
 }

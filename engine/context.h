@@ -6,18 +6,38 @@
 #include "engine/base/exec.h"
 #include "engine/launch_observer.h"
 #include "engine/tensor.h"
+#include "kernels/device.h"
 #include "kernels/launch.h"
 
 namespace cald {
 
 class Context {
+  /// A range of the device's profiler; none without a name.
+  class Range {
+   public:
+    Range(const DeviceFunctions& device, const char* name) : device_(name ? &device : nullptr) {
+      if (device_) device_->range(name);
+    }
+    ~Range() {
+      if (device_) device_->range(nullptr);
+    }
+    Range(const Range&) = delete;
+    Range& operator=(const Range&) = delete;
+
+   private:
+    const DeviceFunctions* device_;
+  };
+
  public:
   /// A meta context (`meta` true) runs shapes only: memory is recorded, no kernel starts.
-  Context(Exec exec, Allocator& memory, bool meta = false) : exec_(exec), memory_(&memory), meta_(meta) {}
+  Context(Exec exec, Allocator& memory, bool meta = false)
+      : exec_(exec), device_(functions_of(exec.device)), memory_(&memory), meta_(meta) {}
 
   bool meta() const { return meta_; }
   const Exec& exec() const { return exec_; }
+  /// The observer sees each launch with its time, for which the device waits before and after it.
   void observe(LaunchObserver* observer) { observer_ = observer; }
+  void synchronize() const { device_.synchronize(exec_); }
   /// With checking on, the tape tests every op's output and throws an Error that names the first non-finite one.
   void check_finite(bool on) { check_finite_ = on; }
   bool checks_finite() const { return check_finite_; }
@@ -37,16 +57,20 @@ class Context {
     if (meta_) return;
     Exec exec = exec_;
     exec.workspace = scratch ? scratch.data<void>() : nullptr;
+    const Range range(device_, Args::name);
     if (!observer_) return dispatch(exec, args);
+    device_.synchronize(exec);  // a launch's time is its own
     const auto begin = Launch::Clock::now();
     dispatch(exec, args);
+    device_.synchronize(exec);
     observer_->launched({Args::name, op_, scope_, begin, Launch::Clock::now(), cost_of(args)});
   }
 
   /// Names what runs while it lives: layers and phases, joined by '/'.
   class Scope {
    public:
-    Scope(Context& c, const std::string& name) : context_(c), length_(c.scope_.size()) {
+    Scope(Context& c, const std::string& name)
+        : context_(c), length_(c.scope_.size()), range_(c.device_, name.empty() ? nullptr : name.c_str()) {
       if (!name.empty()) c.scope_ += (length_ ? "/" : "") + name;
     }
     ~Scope() { context_.scope_.resize(length_); }
@@ -56,6 +80,7 @@ class Context {
    private:
     Context& context_;
     std::size_t length_;
+    Range range_;
   };
   const std::string& scope() const { return scope_; }
   /// The scopes within the one whose path is `outer`; all, if that is not around.
@@ -71,20 +96,17 @@ class Context {
  private:
   template <class Args>
   std::size_t workspace(const Args& args) {
-#ifdef CALD_CUDA
     if (exec_.device == Device::cuda) return workspace_bytes<Device::cuda>(exec_, args);
-#endif
     return workspace_bytes<Device::cpu>(exec_, args);
   }
   template <class Args>
   void dispatch(Exec& exec, const Args& args) {
-#ifdef CALD_CUDA
     if (exec.device == Device::cuda) return run<Device::cuda>(exec, args);
-#endif
     run<Device::cpu>(exec, args);
   }
 
   Exec exec_;
+  const DeviceFunctions& device_;
   Allocator* memory_;
   bool meta_;
   bool check_finite_ = false;

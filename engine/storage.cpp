@@ -1,11 +1,11 @@
 #include "engine/storage.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <string>
 
 #include "engine/base/error.h"
 #include "engine/planner.h"
+#include "kernels/device.h"
 
 namespace cald {
 
@@ -18,7 +18,7 @@ const char* name_of(MemClass c) {
 Storage::~Storage() { owner->release(*this); }
 
 std::shared_ptr<Storage> HeapAllocator::allocate(std::size_t bytes, MemClass cls, const char* op) {
-  void* p = std::aligned_alloc(kAlignment, planned_size(bytes ? bytes : 1));
+  void* p = functions_of(device()).allocate(bytes ? bytes : 1);
   if (p == nullptr)
     throw Error(std::string(op) + ": no memory for " + std::to_string(bytes) + " bytes of " + name_of(cls));
   ++allocations_;
@@ -29,7 +29,7 @@ std::shared_ptr<Storage> HeapAllocator::allocate(std::size_t bytes, MemClass cls
 
 void HeapAllocator::release(Storage& s) noexcept {
   live_bytes_ -= s.bytes;
-  std::free(s.data);
+  functions_of(device()).release(s.data);
 }
 
 std::shared_ptr<Storage> RecordingAllocator::allocate(std::size_t bytes, MemClass cls, const char* op) {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/exec.h"
+
 namespace cald {
 
 /// What a block of memory is for; the memory plan is printed by these classes.
@@ -31,7 +33,10 @@ struct Storage {
 
 class Allocator {
  public:
+  explicit Allocator(Device device) : device_(device) {}
   virtual ~Allocator() = default;
+  /// Where its memory lies.
+  Device device() const { return device_; }
   /// A block of at least `bytes` bytes, aligned to kAlignment; `op` names who asked, for the plan's report.
   virtual std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) = 0;
 
@@ -40,12 +45,14 @@ class Allocator {
  private:
   friend struct Storage;
   virtual void release(Storage& s) noexcept = 0;
+  Device device_;
 };
 
-/// Takes every block from the C heap: for memory that lives across steps, for the library used without a plan, and
-/// for tests. It counts, so that a test can show that a planned step takes nothing from it.
+/// Takes every block from the device's own heap: for memory that lives across steps, for the library used without a
+/// plan, and for tests. It counts, so that a test can show that a planned step takes nothing from it.
 class HeapAllocator : public Allocator {
  public:
+  explicit HeapAllocator(Device device = Device::cpu) : Allocator(device) {}
   std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override;
   std::int64_t allocations() const { return allocations_; }
   std::size_t live_bytes() const { return live_bytes_; }
@@ -71,6 +78,7 @@ struct MemoryEvent {
 /// Hands out addresses that do not exist and writes down who asked when: the shape-only (meta) run.
 class RecordingAllocator : public Allocator {
  public:
+  RecordingAllocator() : Allocator(Device::meta) {}
   std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override;
   const std::vector<MemoryEvent>& events() const { return events_; }
 
@@ -86,8 +94,9 @@ struct MemoryPlan;
 /// sequence of takes and returns is an Error at the next call, because the plan's overlaps rest on that sequence.
 class PlannedAllocator : public Allocator {
  public:
-  /// `arena` holds at least plan.bytes bytes and, like `plan`, outlives the allocator.
-  PlannedAllocator(const MemoryPlan& plan, void* arena) : plan_(&plan), arena_(static_cast<std::byte*>(arena)) {}
+  /// `arena`, memory of `device`, holds at least plan.bytes bytes and, like `plan`, outlives the allocator.
+  PlannedAllocator(const MemoryPlan& plan, void* arena, Device device = Device::cpu)
+      : Allocator(device), plan_(&plan), arena_(static_cast<std::byte*>(arena)) {}
   std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override;
   /// To be called when the step is over: every recorded event must have happened.
   void finish() const;

@@ -29,6 +29,8 @@ class Tensor {
   std::int64_t rows() const { return ref().rows(); }
   std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }
 
+  /// Where the elements lie.
+  Device device() const { return storage_->owner->device(); }
   /// First element; null on the meta device.
   template <class T>
   T* data() const {

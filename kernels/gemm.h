@@ -21,6 +21,20 @@ struct Gemm {
 Cost cost_of(const Gemm&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const Gemm&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const Gemm&);
+
+/// One operand of a product: extents as the product has them, and elements between two of its rows and columns.
+struct GemmOperand {
+  std::int64_t rows, cols, row_step, col_step;
+  std::int64_t batch_step = 0;
+};
+struct GemmOperands {
+  std::int64_t m, n, k, batches;
+  GemmOperand a, b, c;
+};
+/// The operands as every backend sees them. Error: shapes, strides or dtypes do not fit.
+GemmOperands gemm_operands(const Gemm&);
 
 /// True if this processor multiplies bf16 by its own instructions (AVX-512 BF16); without them bf16 would be slower
 /// than f32, and a product of bf16 matrices is an Error.

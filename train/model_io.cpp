@@ -7,6 +7,7 @@
 
 #include "data/atomic_file.h"
 #include "engine/base/rng.h"
+#include "engine/host_access.h"
 
 namespace cald {
 namespace {
@@ -108,8 +109,8 @@ class Transfer {
   std::set<std::string> used_;
 };
 
-void read_rows(const Source& s, Parameter& p, std::int64_t first_row) {
-  float* out = p.value.data<float>();
+/// Into `out`, p's elements on the host.
+void read_rows(const Source& s, const Parameter& p, std::int64_t first_row, float* out) {
   s.tensor.read_f32(out);
   if (!s.repeats_rows) return;
   const std::int64_t have = s.tensor.shape()[0], cols = p.shape[1], period = have - first_row;
@@ -118,18 +119,17 @@ void read_rows(const Source& s, Parameter& p, std::int64_t first_row) {
 }
 
 /// transformers' start of a head: N(0, initializer_range), biases zero.
-void initialise_head(Parameter& p, const EncoderConfig& c, std::uint64_t seed) {
+void initialise_head(const Parameter& p, const EncoderConfig& c, std::uint64_t seed, float* out) {
   const float range = c.source.value("initializer_range", 0.02f);
   RandomStream random(seed, stream_of(p.name));
-  float* out = p.value.data<float>();
   for (std::int64_t i = 0; i < p.shape.numel(); ++i) out[i] = p.shape.rank() == 1 ? 0.0f : range * random.normal();
 }
 
-void initialise_mixer(Parameter& p, const EncoderConfig& c, const TransferPolicy& policy) {
+void initialise_mixer(const Parameter& p, const EncoderConfig& c, const TransferPolicy& policy, float* out) {
   const std::string layer_at = c.prefix() + "encoder.layer.";
   const auto layer = static_cast<std::size_t>(std::stol(p.name.substr(layer_at.size())));
   const EncoderConfig::LayerMixer& m = c.mixers[layer];
-  find_mixer(m.name).initialise({p, m.options, policy.seed, policy.typical_length, policy.longest});
+  find_mixer(m.name).initialise({p, out, m.options, policy.seed, policy.typical_length, policy.longest});
 }
 
 std::string million(std::int64_t n) {
@@ -169,12 +169,14 @@ TransferReport load_parameters(Encoder& model, const ModelDir& from, const Trans
   Transfer transfer(model, from, policy);
   for (Parameter& p : model.parameters().all()) {
     const Source s = transfer.find(p);
-    if (s.tensor)
-      read_rows(s, p, transfer.first_row(p));
-    else if (p.is_new)
-      initialise_mixer(p, model.config(), policy);
-    else
-      initialise_head(p, model.config(), policy.seed);
+    fill_on_host(p.value, [&](float* out) {
+      if (s.tensor)
+        read_rows(s, p, transfer.first_row(p), out);
+      else if (p.is_new)
+        initialise_mixer(p, model.config(), policy, out);
+      else
+        initialise_head(p, model.config(), policy.seed, out);
+    });
   }
   transfer.account_for_leftovers();
   return transfer.report;
@@ -235,13 +237,15 @@ std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, M
 void write_weights(const ParameterSet& parameters, const std::string& path) {
   SafetensorsWriter w(path);
   for (const Parameter& p : parameters.all()) w.declare(p.name, p.shape);
-  for (const Parameter& p : parameters.all()) w.write(p.name, p.value.data<float>());
+  for (const Parameter& p : parameters.all())
+    look_on_host(p.value, [&](const float* values) { w.write(p.name, values); });
   w.commit();
 }
 
 void read_weights(ParameterSet& parameters, const std::string& path) {
   const SafetensorsFile file(path);
-  for (Parameter& p : parameters.all()) file.read_f32(p.name, p.shape, p.value.data<float>());
+  for (Parameter& p : parameters.all())
+    fill_on_host(p.value, [&](float* values) { file.read_f32(p.name, p.shape, values); });
 }
 
 void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from) {

@@ -1,9 +1,9 @@
 #include "train/optimizer.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "data/safetensors.h"
+#include "engine/host_access.h"
 
 namespace cald {
 
@@ -35,7 +35,7 @@ Optimizer::Optimizer(ParameterSet& parameters, Allocator& memory, const RunOptio
       clip_(o.clip) {
   const auto zeros = [&](const Parameter& p) {
     Tensor t(memory.allocate(p.value.bytes(), MemClass::optimizer, p.name.c_str()), p.shape, DType::f32);
-    if (t.data<void>()) std::memset(t.data<void>(), 0, t.bytes());
+    fill_on_host(t, [&](float* values) { std::fill_n(values, t.numel(), 0.0f); });
     return t;
   };
   for (const Parameter& p : parameters.all()) {
@@ -75,8 +75,8 @@ void Optimizer::save(const std::string& path) const {
     for (const char* moment : {"m.", "v."}) w.declare(moment + p.name, "F32", {p.shape.numel()});
   std::size_t i = 0;
   for (const Parameter& p : parameters_.all()) {
-    w.write("m." + p.name, m_[i].data<float>());
-    w.write("v." + p.name, v_[i].data<float>());
+    look_on_host(m_[i], [&](const float* values) { w.write("m." + p.name, values); });
+    look_on_host(v_[i], [&](const float* values) { w.write("v." + p.name, values); });
     ++i;
   }
   w.commit();
@@ -88,8 +88,8 @@ void Optimizer::load(const std::string& path) {
   if (updates == file.metadata().end()) throw data_error(path, "the number of updates is missing");
   std::size_t i = 0;
   for (const Parameter& p : parameters_.all()) {
-    file.read_f32("m." + p.name, p.shape, m_[i].data<float>());
-    file.read_f32("v." + p.name, p.shape, v_[i].data<float>());
+    fill_on_host(m_[i], [&](float* values) { file.read_f32("m." + p.name, p.shape, values); });
+    fill_on_host(v_[i], [&](float* values) { file.read_f32("v." + p.name, p.shape, values); });
     ++i;
   }
   updates_ = std::stoll(updates->second);

@@ -4,9 +4,9 @@
 
 namespace cald {
 
-Exec cpu_exec(std::int64_t threads, DType compute) {
+Exec exec_on(Device device, std::int64_t threads, DType compute) {
   const auto all = static_cast<std::int64_t>(std::max(1u, std::thread::hardware_concurrency()));
-  return {Device::cpu, static_cast<int>(threads > 0 ? threads : all), compute, nullptr, nullptr};
+  return {.device = device, .threads = static_cast<int>(threads > 0 ? threads : all), .compute = compute};
 }
 
 const MemoryPlan& PlannedMemory::add(const PlanKey& key, const std::vector<MemoryEvent>& events) {

@@ -8,8 +8,8 @@
 
 namespace cald {
 
-/// The CPU with `threads` threads; 0: as many as the machine has. `compute`: see Exec.
-Exec cpu_exec(std::int64_t threads, DType compute = DType::f32);
+/// The device, to be opened, with `threads` threads on the CPU; 0: as many as the machine has. `compute`: see Exec.
+Exec exec_on(Device device, std::int64_t threads, DType compute = DType::f32);
 
 /// What distinguishes two plans: the kind of step and the batch's shape.
 struct PlanKey {
@@ -44,7 +44,7 @@ class PlannedMemory {
   /// replaced.
   template <class Body>
   void run(const PlanKey& key, Body&& body) {
-    PlannedAllocator memory(planned(key), arena());
+    PlannedAllocator memory(planned(key), arena(), heap_.device());
     Context context(exec_, memory);
     context.observe(observer_);
     body(context);

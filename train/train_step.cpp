@@ -173,7 +173,7 @@ void TrainStep::update(Context& c, std::int64_t step) {
 }
 
 void TrainStep::explain_non_finite(const Micro& m) {
-  HeapAllocator heap;
+  HeapAllocator heap(memory_.exec().device);
   Context checking(memory_.exec(), heap);
   checking.check_finite(true);
   micro_step(checking, m, nullptr);

@@ -30,6 +30,11 @@ nlohmann::json mixer_options(const RunOptions& o) {
       {"k", o.mixer_k}, {"share", enum_name(o.mixer_share)}, {"init", enum_name(o.mixer_init)}, {"std", o.mixer_std}};
 }
 
+Exec exec_of(const RunOptions& o) {
+  return exec_on(o.device == DeviceOption::cuda ? Device::cuda : Device::cpu, o.threads,
+                 o.dtype == DTypeOption::bf16 ? DType::bf16 : DType::f32);
+}
+
 Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train)
     : options_(options),
       heap_(heap),
@@ -37,7 +42,8 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
       source_(start_directory(options)),
       tokenizer_(train.size() > 0 ? nullptr : load_tokenizer(source_.path())),
       train_(std::move(train)),
-      memory_(cpu_exec(options.threads, options.dtype == DTypeOption::bf16 ? DType::bf16 : DType::f32), heap) {
+      device_(exec_of(options)),
+      memory_(device_.exec(), heap) {
   const EncoderConfig config = read_encoder_config(source_);
   const TextRules rules = text_rules(options_, tokenizer_.get(), config);
   const LabelMap head = LabelMap::from_names(config.labels);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "engine/open_device.h"
 #include "train/cost.h"
 #include "train/evaluate.h"
 #include "train/memory_choice.h"
@@ -26,8 +27,8 @@ struct Outcome {
 class Trainer {
  public:
   /// Loads and checks everything; nothing is written yet. `options` are resolved: presets chosen, threads known.
-  /// Persistent tensors come from `heap`. `train`, if it holds examples, takes the place of the file that the options
-  /// name. Errors: options, files and shapes that do not fit.
+  /// Persistent tensors come from `heap`, on the device of exec_of(options). `train`, if it holds examples, takes the
+  /// place of the file that the options name. Errors: options, files and shapes that do not fit.
   Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train = {});
 
   /// Chooses recompute and micro-batches, beginning with what the options have, so that the run's tensors fit into
@@ -85,6 +86,7 @@ class Trainer {
   TransferReport transfer_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Guide> guide_;
+  OpenDevice device_;
   PlannedMemory memory_;
   std::unique_ptr<TrainStep> step_;
   std::unique_ptr<RunDirectory> directory_;
@@ -94,6 +96,8 @@ class Trainer {
   std::int64_t steps_run_ = 0, tokens_run_ = 0;
 };
 
+/// Where and how the run computes; the device is not open yet.
+Exec exec_of(const RunOptions& options);
 /// The directory whose weights the student starts from.
 std::string start_directory(const RunOptions& options);
 /// The options of the student's mixer, from the keys mixer-*.

@@ -19,56 +19,27 @@ struct Layout {
 };
 
 struct Operands {
-  std::int64_t m, n, k;
-  Layout a, b, bias, c;
+  GemmOperands sizes;
+  Layout a, b, c;
 };
 
-void check_operand(const TensorRef& t, const char* what, bool batched) {
-  const bool ok =
-      batched ? t.shape.rank() == 3 && (t.cols() <= 1 || t.strides[-1] == 1) : t.shape.rank() >= 1 && t.is_matrix();
-  if (!ok || (t.dtype != DType::f32 && t.dtype != DType::bf16))
-    throw Error(std::string("gemm: ") + what + " of shape " + t.shape.str() + " with strides " + t.strides.str() +
-                ", " + name_of(t.dtype) + ", must be f32 or bf16 " +
-                (batched ? "[batch, rows, cols]" : "[rows, cols]") + " with unit stride inside a row");
-}
-
-Layout layout_of(const TensorRef& t, const char* what, bool transposed, bool batched) {
-  check_operand(t, what, batched);
-  const std::int64_t rows = batched ? t.dim(1) : t.rows(), cols = t.cols();
-  // Of one row the stride means nothing; oneDNN wants it plausible all the same.
-  const std::int64_t step = rows > 1 ? t.row_stride() : std::max<std::int64_t>(cols, 1);
-  Layout l = transposed ? Layout{{cols, rows}, {1, step}} : Layout{{rows, cols}, {step, 1}};
-  if (t.dtype == DType::bf16) l.type = dnnl::memory::data_type::bf16;
+Layout layout_of(const GemmOperand& t, DType dtype, bool batched, std::int64_t batches) {
+  Layout l{{t.rows, t.cols}, {t.row_step, t.col_step}};
+  if (dtype == DType::bf16) l.type = dnnl::memory::data_type::bf16;
   if (batched) {
-    l.dims.insert(l.dims.begin(), t.dim(0));
-    l.strides.insert(l.strides.begin(), t.dim(0) > 1 ? t.strides[0] : rows * step);
+    l.dims.insert(l.dims.begin(), batches);
+    l.strides.insert(l.strides.begin(), t.batch_step);
   }
   return l;
 }
 
 Operands operands_of(const Gemm& g) {
-  Operands o{};
-  o.a = layout_of(g.a, "a", g.transpose_a, g.batched);
-  o.b = layout_of(g.b, "b", g.transpose_b, g.batched);
-  o.c = layout_of(g.c.to, "c", false, g.batched);
-  const std::size_t first = g.batched ? 1 : 0;
-  o.m = o.c.dims[first], o.n = o.c.dims[first + 1], o.k = o.a.dims[first + 1];
-  const bool fits = o.a.dims[first] == o.m && o.b.dims[first] == o.k && o.b.dims[first + 1] == o.n &&
-                    (!g.batched || (o.a.dims[0] == o.c.dims[0] && o.b.dims[0] == o.c.dims[0]));
-  if (!fits)
-    throw Error("gemm: a " + g.a.shape.str() + (g.transpose_a ? "^T" : "") + " times b " + g.b.shape.str() +
-                (g.transpose_b ? "^T" : "") + " does not give c " + g.c.to.shape.str());
-  if (g.a.dtype != g.b.dtype || (g.a.dtype == DType::f32 && g.c.to.dtype != DType::f32))
-    throw Error(std::string("gemm: a is ") + name_of(g.a.dtype) + ", b " + name_of(g.b.dtype) + ", c " +
-                name_of(g.c.to.dtype) + "; wanted all f32, or a and b bf16");
+  const GemmOperands sizes = gemm_operands(g);
   if (g.a.dtype == DType::bf16 && !cpu_has_bf16())
     throw Error("gemm: this processor has no bf16 instructions (avx512_bf16); use f32");
-  if (g.bias.present) {
-    if (g.batched || g.bias.numel() != o.n || g.bias.dtype != DType::f32 || !g.bias.is_contiguous())
-      throw Error("gemm: bias has shape " + g.bias.shape.str() + ", wanted f32 [" + std::to_string(o.n) + "]");
-    o.bias = {{1, o.n}, {o.n, 1}};
-  }
-  return o;
+  return {sizes, layout_of(sizes.a, g.a.dtype, g.batched, sizes.batches),
+          layout_of(sizes.b, g.b.dtype, g.batched, sizes.batches),
+          layout_of(sizes.c, g.c.to.dtype, g.batched, sizes.batches)};
 }
 
 /// What a primitive is compiled for. With alpha, bias is not oneDNN's (it would be scaled too), see run().
@@ -163,7 +134,7 @@ class ThreadCount {
 };
 
 /// Products without any element of a or b are left to run() itself.
-bool is_empty(const Operands& o, const Gemm& g) { return g.c.to.numel() == 0 || o.k == 0; }
+bool is_empty(const Operands& o, const Gemm& g) { return g.c.to.numel() == 0 || o.sizes.k == 0; }
 
 /// The bias goes through oneDNN unless alpha would scale it.
 bool bias_apart(const Gemm& g) { return g.bias.present && g.alpha != 1.0f; }
@@ -179,8 +150,8 @@ auto with_library(const Operands& o, int threads, const Fn& fn) {
     const ThreadCount set(threads);
     return fn(Library::here());
   } catch (const dnnl::error& e) {
-    throw Error("gemm: oneDNN: " + std::string(e.what()) + " (M " + std::to_string(o.m) + ", N " + std::to_string(o.n) +
-                ", K " + std::to_string(o.k) + ")");
+    throw Error("gemm: oneDNN: " + std::string(e.what()) + " (M " + std::to_string(o.sizes.m) + ", N " +
+                std::to_string(o.sizes.n) + ", K " + std::to_string(o.sizes.k) + ")");
   }
 }
 
@@ -189,12 +160,12 @@ void start_from_bias(const Operands& o, const Gemm& g) {
   if (g.c.add && !g.bias.present) return;
   if (g.c.to.numel() == 0) return;
   if (g.c.to.dtype != DType::f32)
-    throw Error("gemm: c in bf16 takes neither K = 0 nor a bias beside alpha, got K " + std::to_string(o.k));
-  const std::int64_t batches = g.batched ? o.c.dims[0] : 1;
-  for (std::int64_t i = 0; i < batches; ++i)
-    for (std::int64_t r = 0; r < o.m; ++r) {
-      float* row = g.c.to.f32() + (g.batched ? i * o.c.strides[0] + r * o.c.strides[1] : r * o.c.strides[0]);
-      for (std::int64_t j = 0; j < o.n; ++j)
+    throw Error("gemm: c in bf16 takes neither K = 0 nor a bias beside alpha, got K " + std::to_string(o.sizes.k));
+  const GemmOperand& c = o.sizes.c;
+  for (std::int64_t i = 0; i < o.sizes.batches; ++i)
+    for (std::int64_t r = 0; r < o.sizes.m; ++r) {
+      float* row = g.c.to.f32() + i * c.batch_step + r * c.row_step;
+      for (std::int64_t j = 0; j < o.sizes.n; ++j)
         row[j] = (g.c.add ? row[j] : 0.0f) + (g.bias.present ? g.bias.f32()[j] : 0.0f);
     }
 }

@@ -49,7 +49,7 @@ class Linformer : public Mixer {
 /// `identity` gives token r the slot r mod k, `pooling` gives each slot the mean of a run of neighbours.
 void initialise(const MixerInit& in) {
   const std::int64_t rows = in.parameter.shape[0], k = in.parameter.shape[1];
-  float* e = in.parameter.value.data<float>();
+  float* const e = in.values;
   const auto start = in.options.at("init").get<std::string>();
   if (start == "normal") {
     RandomStream random(in.seed, stream_of(in.parameter.name));

@@ -40,7 +40,8 @@ struct MixerBuild {
 
 /// How new parameters get their values at conversion.
 struct MixerInit {
-  Parameter& parameter;  ///< one that the mixer declared as new
+  const Parameter& parameter;  ///< one that the mixer declared as new
+  float* values;               ///< its elements on the host, to be set
   const nlohmann::json& options;
   std::uint64_t seed;
   double typical_length;  ///< mean length of the training data, in tokens

@@ -19,7 +19,7 @@ KernelBenchOptions once(const std::string& json) {
   KernelBenchOptions o;
   o.shapes = {parse_shape("2,6,24,3")};
   o.iterations = o.repetitions = 1;
-  o.exec = cpu_exec(2);
+  o.exec = exec_on(Device::cpu, 2);
   o.json = json;
   return o;
 }

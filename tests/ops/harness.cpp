@@ -21,12 +21,10 @@ struct Result {
   std::vector<std::vector<float>> grads;
 };
 
-std::vector<float> download(const Backend& b, Tape& tape, const Tensor& t) {
-  std::vector<float> out(static_cast<std::size_t>(t.numel()));
+std::vector<float> download(Tape& tape, const Tensor& t) {
   Tensor dense = tape.context().empty(t.shape());
   tape.context().launch(Copy{t, dense});
-  if (!out.empty()) b.download(out.data(), dense.data<void>(), dense.bytes());
-  return out;
+  return read(dense);
 }
 
 Tensor upload_as(OpRun& run, const Shape& shape, const std::vector<float>& values, DType dtype) {
@@ -56,12 +54,11 @@ struct Mode {
   bool twice = false;
 };
 
-Result run_once(const Backend& backend, const Case& c, const std::vector<std::vector<float>>& values,
-                const Expectation& e, const OpFn& op, Mode mode) {
-  const std::unique_ptr<Allocator> memory = backend.allocator();
-  Context context(Exec{backend.device, mode.threads}, *memory);
-  Tape tape(context);
-  OpRun run{tape, backend};
+Result run_once(const Case& c, const std::vector<std::vector<float>>& values, const Expectation& e, const OpFn& op,
+                Mode mode) {
+  Place place(mode.threads);
+  Tape tape(place);
+  OpRun run{tape};
   std::vector<Tensor> in;
   bool any = false;
   for (std::size_t k = 0; k < c.inputs.size(); ++k) {
@@ -74,7 +71,7 @@ Result run_once(const Backend& backend, const Case& c, const std::vector<std::ve
   }
   const Tensor y = op(run, in);
   EXPECT_EQ(name_of(y.dtype()), std::string(name_of(c.output))) << c.name;
-  Result result{y.shape(), download(backend, tape, y), {}};
+  Result result{y.shape(), download(tape, y), {}};
   if (!any || result.shape.numel() == 0) return result;
   const Tensor r = run.floats(y.shape(), e.r);
   Tensor loss = tape.apply(WeightedTotal{r}, y);
@@ -82,7 +79,7 @@ Result run_once(const Backend& backend, const Case& c, const std::vector<std::ve
   tape.backward(loss);
   for (std::size_t k = 0; k < in.size(); ++k) {
     const Tensor g = tape.grad(in[k]);
-    result.grads.push_back(g ? download(backend, tape, g) : std::vector<float>{});
+    result.grads.push_back(g ? download(tape, g) : std::vector<float>{});
   }
   return result;
 }
@@ -111,21 +108,9 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 
 std::shared_ptr<Storage> PoisonedAllocator::allocate(std::size_t bytes, MemClass cls, const char* op) {
   auto s = HeapAllocator::allocate(bytes, cls, op);
-  std::memset(s->data, 0xFF, bytes);
+  const std::vector<unsigned char> poison(bytes, 0xFF);
+  functions_of(device()).write(s->data, poison.data(), bytes);
   return s;
-}
-
-const std::vector<Backend>& backends() {
-  const auto copy = [](void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); };
-  static const std::vector<Backend> all{
-      {"cpu", Device::cpu, [] { return std::make_unique<PoisonedAllocator>(); }, copy, copy}};
-  return all;
-}
-
-Tensor OpRun::upload(const void* data, const Shape& shape, DType dtype) {
-  Tensor t = tape.context().empty(shape, dtype);
-  if (t.bytes()) backend.upload(t.data<void>(), data, t.bytes());
-  return t;
 }
 
 Case in_bf16(Case c, const std::vector<std::size_t>& inputs, DType output) {
@@ -134,8 +119,6 @@ Case in_bf16(Case c, const std::vector<std::size_t>& inputs, DType output) {
   for (std::size_t k : inputs) c.inputs[k].dtype = DType::bf16;
   return c;
 }
-
-bool has_bf16_products() { return cpu_has_bf16(); }
 
 std::vector<float> rounded(std::vector<float> values, DType dtype) {
   if (dtype != DType::bf16) return values;
@@ -196,19 +179,17 @@ std::vector<std::vector<float>> draw_inputs(const Case& c) {
 }
 
 void check_runs(const Case& c, const std::vector<std::vector<float>>& values, const Expectation& e, const OpFn& op) {
-  for (const Backend& b : backends()) {
-    for (int threads : {1, 2}) {
-      const std::string what = c.name + " on " + b.name + ", " + std::to_string(threads) + " threads";
-      const Result first = run_once(b, c, values, e, op, {.threads = threads});
-      compare(first, c, e, false, what);
-      const Result again = run_once(b, c, values, e, op, {.threads = threads});
-      EXPECT_TRUE(same_bits(first.y, again.y)) << what << ": a second run gives other bits";
-      for (std::size_t k = 0; k < first.grads.size(); ++k)
-        EXPECT_TRUE(same_bits(first.grads[k], again.grads[k]))
-            << what << ": a second run gives other bits in gradient " << k;
-      compare(run_once(b, c, values, e, op, {.threads = threads, .strided = true}), c, e, false, what + ", strided");
-      compare(run_once(b, c, values, e, op, {.threads = threads, .twice = true}), c, e, true, what + ", used twice");
-    }
+  for (int threads : backend().threads) {
+    const std::string what = c.name + " on " + backend().name + ", " + std::to_string(threads) + " threads";
+    const Result first = run_once(c, values, e, op, {.threads = threads});
+    compare(first, c, e, false, what);
+    const Result again = run_once(c, values, e, op, {.threads = threads});
+    EXPECT_TRUE(same_bits(first.y, again.y)) << what << ": a second run gives other bits";
+    for (std::size_t k = 0; k < first.grads.size(); ++k)
+      EXPECT_TRUE(same_bits(first.grads[k], again.grads[k]))
+          << what << ": a second run gives other bits in gradient " << k;
+    compare(run_once(c, values, e, op, {.threads = threads, .strided = true}), c, e, false, what + ", strided");
+    compare(run_once(c, values, e, op, {.threads = threads, .twice = true}), c, e, true, what + ", used twice");
   }
 }
 

@@ -20,24 +20,60 @@
 #include <vector>
 
 #include "engine/autograd.h"
+#include "engine/host_access.h"
+#include "engine/open_device.h"
 #include "tests/ops/dual.h"
 
 namespace cald::test {
 
-/// Where ops under test run. A backend that joins backends() is tested by every test of an op.
+/// Where ops under test run. Each program of tests has one: cpu_backend.cpp here, or tests/cuda/ops_backend.cpp.
 struct Backend {
   const char* name;
   Device device;
-  std::function<std::unique_ptr<Allocator>()> allocator;
-  std::function<void(void*to, const void*from, std::size_t bytes)> upload, download;
+  std::vector<int> threads;       ///< the counts to test with ...
+  std::vector<int> many_threads;  ///< ... where the count must not change a bit
+  bool has_bf16_products;
 };
-const std::vector<Backend>& backends();
+const Backend& backend();
 
-/// Heap memory filled with NaNs, so that a kernel that reads what nobody wrote is found out.
+/// Memory that begins as NaNs, so that a kernel that reads what nobody wrote is found out.
 class PoisonedAllocator : public HeapAllocator {
  public:
+  using HeapAllocator::HeapAllocator;
   std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override;
 };
+
+/// A context on the backend with memory of its own.
+class Place {
+ public:
+  explicit Place(int threads = 1)
+      : device_(Exec{backend().device, threads}), memory_(backend().device), context_(device_.exec(), memory_) {}
+  Context& context() { return context_; }
+  operator Context&() { return context_; }
+  const HeapAllocator& memory() const { return memory_; }
+
+ private:
+  OpenDevice device_;
+  PoisonedAllocator memory_;
+  Context context_;
+};
+
+/// The elements of a contiguous tensor.
+template <class T = float>
+std::vector<T> read(const Tensor& t) {
+  std::vector<T> values(static_cast<std::size_t>(t.numel()));
+  read_tensor(t, values.data());
+  return values;
+}
+inline float read_one(const Tensor& t) { return read(t).at(0); }
+
+/// A tensor with these values (which need not be T's numbers, if the dtype has their size).
+template <class T>
+Tensor tensor_of(Context& c, const Shape& shape, const std::vector<T>& values, DType dtype = DTypeOf<T>::value) {
+  Tensor t = c.empty(shape, dtype);
+  write_tensor(t, values.data());
+  return t;
+}
 
 struct Input {
   Shape shape;
@@ -56,19 +92,15 @@ struct Case {
 };
 /// The case with these inputs in bf16, and the output too unless told otherwise.
 Case in_bf16(Case c, const std::vector<std::size_t>& inputs, DType output = DType::bf16);
-/// True if this machine's CPU kernels multiply bf16 matrices (and all backends do).
-bool has_bf16_products();
 
 /// One run of the op: its tape, and constants for it on the backend's device.
 struct OpRun {
   Tape& tape;
-  const Backend& backend;
-  Tensor upload(const void* data, const Shape& shape, DType dtype);
   Tensor floats(const Shape& shape, const std::vector<float>& values) {
-    return upload(values.data(), shape, DType::f32);
+    return tensor_of(tape.context(), shape, values);
   }
   Tensor ints(const Shape& shape, const std::vector<std::int32_t>& values) {
-    return upload(values.data(), shape, DType::i32);
+    return tensor_of(tape.context(), shape, values);
   }
 };
 
@@ -102,7 +134,7 @@ struct Expectation {
   std::vector<Wanted> grads;  ///< by input; empty where not differentiated
   std::vector<float> r;
 };
-/// Runs the op on every backend, on one and two threads, twice; with strided inputs; and with its inputs used twice.
+/// Runs the op with each number of threads, twice; with strided inputs; and with its inputs used twice.
 void check_runs(const Case& c, const std::vector<std::vector<float>>& values, const Expectation& e, const OpFn& op);
 void expect_derivative(double got, double difference, double scale, const std::string& what);
 

@@ -126,19 +126,14 @@ struct Outcome {
 
 /// Forward and backward on normal values, large enough for several blocks of queries.
 Outcome run_blocks(const Setting& s, int threads, const std::vector<float> (&values)[4]) {
-  PoisonedAllocator memory;
-  Context context(Exec{Device::cpu, threads}, memory);
+  Place place(threads);
+  Context& context = place;
   const std::int64_t width = s.heads * s.head_size;
-  const auto tensor = [&](const Shape& shape, const void* data, DType type) {
-    const Tensor t = context.empty(shape, type);
-    if (data) std::memcpy(t.data<void>(), data, t.bytes());
-    return t;
-  };
   const Shape rows{s.batch, s.queries, width}, key_rows{s.batch, s.keys, width};
-  const Tensor q = tensor(rows, values[0].data(), DType::f32), k = tensor(key_rows, values[1].data(), DType::f32);
-  const Tensor v = tensor(key_rows, values[2].data(), DType::f32), dy = tensor(rows, values[3].data(), DType::f32);
-  const Tensor mask = s.mask.empty() ? Tensor{} : tensor({s.batch, s.keys}, s.mask.data(), DType::i32);
-  const Tensor samples = s.samples.empty() ? Tensor{} : tensor({s.batch}, s.samples.data(), DType::i32);
+  const Tensor q = tensor_of(context, rows, values[0]), k = tensor_of(context, key_rows, values[1]);
+  const Tensor v = tensor_of(context, key_rows, values[2]), dy = tensor_of(context, rows, values[3]);
+  const Tensor mask = s.mask.empty() ? Tensor{} : tensor_of(context, {s.batch, s.keys}, s.mask);
+  const Tensor samples = s.samples.empty() ? Tensor{} : tensor_of(context, {s.batch}, s.samples);
   const Tensor y = context.empty(rows), lse = context.empty({s.batch, s.heads, s.queries});
   const Tensor dq = context.empty(rows), dk = context.empty(key_rows), dv = context.empty(key_rows);
   context.launch(AttentionForward{q, k, v, mask, samples, y, lse, s.heads, s.scale, s.causal, s.dropout});
@@ -157,8 +152,7 @@ Outcome run_blocks(const Setting& s, int threads, const std::vector<float> (&val
                                    s.scale,
                                    s.causal,
                                    s.dropout});
-  const auto copy = [](const Tensor& t) { return std::vector<float>(t.data<float>(), t.data<float>() + t.numel()); };
-  return {copy(y), copy(lse), copy(dq), copy(dk), copy(dv)};
+  return {read(y), read(lse), read(dq), read(dk), read(dv)};
 }
 
 /// What the definition gives for the same, in double or float. Gradients: ds = p (dp - delta) and so on.
@@ -222,7 +216,8 @@ void check_blocks(const Setting& s, const std::string& what) {
   expect_near(got.dq, wanted(exact.dq, naive.dq), what + ", dq");
   expect_near(got.dk, wanted(exact.dk, naive.dk), what + ", dk");
   expect_near(got.dv, wanted(exact.dv, naive.dv), what + ", dv");
-  for (int threads : {2, 3, 5}) EXPECT_EQ(run_blocks(s, threads, values), got) << what << ", " << threads << " threads";
+  for (int threads : backend().threads)
+    EXPECT_EQ(run_blocks(s, threads, values), got) << what << ", " << threads << " threads";
 }
 
 /// Valid keys [begin, end) of each sample.

@@ -72,14 +72,13 @@ TEST_P(ActivationTest, ValuesAndGradients) {
 TEST_P(ActivationTest, ExtremeValues) {
   const Activation f = GetParam();
   const float huge = 1e30f, nan = std::numeric_limits<float>::quiet_NaN();
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
-  const Tensor x = context.empty({5}), y = context.empty({5}), dy = context.empty({5});
-  const float values[5] = {-huge, huge, nan, -90.0f, 90.0f};
-  std::memcpy(x.data<float>(), values, sizeof values);
+  Place place;
+  Context& context = place;
+  const Tensor x = tensor_of(context, {5}, std::vector<float>{-huge, huge, nan, -90.0f, 90.0f});
+  const Tensor y = context.empty({5}), dy = context.empty({5});
   context.launch(Fill{dy, 1.0f});
   context.launch(ActivationForward{x, y, f});
-  const float* v = y.data<float>();
+  const std::vector<float> v = read(y);
   const bool bounded = f == Activation::tanh;
   EXPECT_NEAR(v[0], bounded ? -1.0f : 0.0f, 1e-30f);
   EXPECT_EQ(v[1], bounded ? 1.0f : huge);
@@ -88,15 +87,15 @@ TEST_P(ActivationTest, ExtremeValues) {
   EXPECT_EQ(v[4], bounded ? 1.0f : 90.0f);
   const Tensor dx = context.empty({5});
   context.launch(ActivationBackward{bounded ? y : x, dy, {dx, false}, f});
-  const float* d = dx.data<float>();
-  for (int i : {0, 3}) EXPECT_NEAR(d[i], 0.0f, 1e-6f);
-  for (int i : {1, 4}) EXPECT_NEAR(d[i], bounded ? 0.0f : 1.0f, 1e-6f);
+  const std::vector<float> d = read(dx);
+  for (std::size_t i : {0, 3}) EXPECT_NEAR(d[i], 0.0f, 1e-6f);
+  for (std::size_t i : {1, 4}) EXPECT_NEAR(d[i], bounded ? 0.0f : 1.0f, 1e-6f);
   EXPECT_TRUE(std::isnan(d[2]) || f == Activation::relu);
   // In place, as the tape does it.
   context.launch(ActivationBackward{bounded ? y : x, dy, {dy, false}, f});
-  for (int i : {0, 1, 3, 4}) EXPECT_EQ(dy.data<float>()[i], d[i]);
+  for (std::size_t i : {0, 1, 3, 4}) EXPECT_EQ(read(dy)[i], d[i]);
   context.launch(ActivationForward{x, x, f});
-  for (int i : {0, 1, 3, 4}) EXPECT_EQ(x.data<float>()[i], v[i]);
+  for (std::size_t i : {0, 1, 3, 4}) EXPECT_EQ(read(x)[i], v[i]);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ActivationTest,
@@ -123,28 +122,27 @@ TEST(DropoutOp, WithoutRateCopies) {
 }
 
 TEST(DropoutOp, RateIsMet) {
-  PoisonedAllocator memory;
-  Context context(Exec{Device::cpu, 2}, memory);
-  const Tensor x = context.empty({4, 64, 256}), samples = context.empty({4}, DType::i32);
-  for (int i = 0; i < 4; ++i) samples.data<std::int32_t>()[i] = i;
+  Place place(2);
+  Context& context = place;
+  const Tensor x = context.empty({4, 64, 256});
+  const Tensor samples = tensor_of(context, {4}, std::vector<std::int32_t>{0, 1, 2, 3});
   for (float p : {0.1f, 0.5f}) {
     context.launch(Fill{x, 1.0f});
     context.launch(DropoutApply{x, samples, {x, false}, {p, {1, 2, 3}}});
     std::int64_t kept = 0;
-    for (std::int64_t i = 0; i < x.numel(); ++i) kept += x.data<float>()[i] != 0.0f;
+    for (float v : read(x)) kept += v != 0.0f;
     const double n = static_cast<double>(x.numel()), deviation = std::sqrt(n * p * (1 - p));
     EXPECT_NEAR(static_cast<double>(kept), n * (1 - p), 4 * deviation);
   }
 }
 
 TEST(DropoutOp, DropsNonFiniteValuesToo) {
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
-  const Tensor x = context.empty({1, 512}), samples = context.empty({1}, DType::i32);
-  samples.data<std::int32_t>()[0] = 0;
+  Place place;
+  Context& context = place;
+  const Tensor x = context.empty({1, 512}), samples = tensor_of(context, {1}, std::vector<std::int32_t>{0});
   context.launch(Fill{x, std::numeric_limits<float>::infinity()});
   context.launch(DropoutApply{x, samples, {x, false}, {0.5f, {1, 2, 3}}});
-  for (int i = 0; i < 512; ++i) EXPECT_FALSE(std::isnan(x.data<float>()[i])) << i;
+  for (float v : read(x)) EXPECT_FALSE(std::isnan(v));
 }
 
 TEST(Contiguous, CopiesAnyStrides) {
@@ -168,27 +166,30 @@ TensorRef permuted(const TensorRef& x, const std::array<int, 4>& order) {
 
 template <class T>
 void check_permuted_copy(DType dtype) {
-  for (int threads : {1, 2})
+  for (int threads : backend().threads)
     for (const std::array<int, 4>& order : {std::array{0, 1, 2, 3}, std::array{0, 2, 1, 3}, std::array{3, 2, 1, 0}}) {
-      PoisonedAllocator memory;
-      Context context(Exec{Device::cpu, threads}, memory);
-      const Tensor x = context.empty({3, 5, 67, 23}, dtype);
-      for (std::int64_t i = 0; i < x.numel(); ++i) x.data<T>()[i] = static_cast<T>(i % 251);
+      Place place(threads);
+      Context& context = place;
+      const Shape shape{3, 5, 67, 23};
+      std::vector<T> values(static_cast<std::size_t>(shape.numel()));
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(i % 251);
+      const Tensor x = tensor_of(context, shape, values, dtype);
       const TensorRef view = permuted(x, order);
       const Tensor y = context.empty(view.shape, dtype);
       context.launch(Copy{view, y});
-      std::int64_t i = 0;
+      const std::vector<T> got = read<T>(y);
+      std::size_t i = 0;
       for (std::int64_t a = 0; a < view.dim(0); ++a)
         for (std::int64_t b = 0; b < view.dim(1); ++b)
           for (std::int64_t c = 0; c < view.dim(2); ++c)
             for (std::int64_t d = 0; d < view.dim(3); ++d) {
-              const T* from =
-                  view.as<T>() + a * view.strides[0] + b * view.strides[1] + c * view.strides[2] + d * view.strides[3];
-              ASSERT_EQ(y.data<T>()[i++], *from);
+              const std::int64_t from =
+                  a * view.strides[0] + b * view.strides[1] + c * view.strides[2] + d * view.strides[3];
+              ASSERT_EQ(got[i++], values[static_cast<std::size_t>(from)]);
             }
       const Tensor back = context.empty(x.shape(), dtype);
       context.launch(Copy{y, permuted(back, order)});
-      EXPECT_EQ(std::memcmp(back.data<void>(), x.data<void>(), x.bytes()), 0);
+      EXPECT_TRUE(read<T>(back) == values);
     }
 }
 
@@ -200,8 +201,8 @@ TEST(Copy, Permuted) {
 }
 
 TEST(Copy, RoundsToNearestEvenBf16AndBack) {
-  HeapAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   const struct {
     std::uint32_t f32;
     std::uint16_t bf16;
@@ -209,26 +210,33 @@ TEST(Copy, RoundsToNearestEvenBf16AndBack) {
                {0x3F807FFF, 0x3F80}, {0x7F7FFFFF, 0x7F80}, {0xFF800000, 0xFF80}, {0x7F800001, 0x7FC0},
                {0x80000000, 0x8000}, {0xBF80FFFF, 0xBF81}, {0x00000001, 0x0000}};
   constexpr std::int64_t n = std::size(cases);
-  const Tensor x = context.empty({n}), half = context.empty({n}, DType::bf16), wide = context.empty({n});
-  for (std::int64_t i = 0; i < n; ++i) x.data<std::uint32_t>()[i] = cases[i].f32;
+  std::vector<std::uint32_t> bits;
+  for (const auto& each : cases) bits.push_back(each.f32);
+  const Tensor x = tensor_of(context, {n}, bits, DType::f32);
+  const Tensor half = context.empty({n}, DType::bf16), wide = context.empty({n});
   context.launch(Copy{x, half});
   context.launch(Copy{half, wide});
-  for (std::int64_t i = 0; i < n; ++i) {
-    EXPECT_EQ(half.data<std::uint16_t>()[i], cases[i].bf16) << i;
-    EXPECT_EQ(wide.data<std::uint32_t>()[i], static_cast<std::uint32_t>(cases[i].bf16) << 16) << i;
+  const auto narrow = read<std::uint16_t>(half);
+  const auto widened = read<std::uint32_t>(wide);
+  for (std::size_t i = 0; i < narrow.size(); ++i) {
+    EXPECT_EQ(narrow[i], cases[i].bf16) << i;
+    EXPECT_EQ(widened[i], static_cast<std::uint32_t>(cases[i].bf16) << 16) << i;
   }
   const Tensor ints = context.empty({n}, DType::i32);
   EXPECT_THROW(context.launch(Copy{x, ints}), Error);
 }
 
 TEST(Fill, EveryTypeAndOnlyItsPart) {
-  HeapAllocator memory;
-  Context context(Exec{Device::cpu, 2}, memory);
+  Place place(2);
+  Context& context = place;
   const auto bytes_of = [&](DType t, float value) {
-    const Tensor whole = context.empty({40, 700}, t);
-    std::memset(whole.data<void>(), 0x55, whole.bytes());
+    const Shape shape{40, 700};
+    const std::vector<std::byte> before(static_cast<std::size_t>(shape.numel()) * size_of(t), std::byte{0x55});
+    const Tensor whole = tensor_of(context, shape, before, t);
     context.launch(Fill{whole.narrow(1, 1, 699), value});
-    const auto* p = whole.data<std::byte>();
+    std::vector<std::byte> after(before.size());
+    read_tensor(whole, after.data());
+    const std::byte* const p = after.data();
     const std::size_t n = size_of(t);
     for (std::size_t row = 0; row < 40; ++row) {
       EXPECT_EQ(p[(row * 700) * n], std::byte{0x55});
@@ -249,43 +257,43 @@ TEST(Fill, EveryTypeAndOnlyItsPart) {
 }
 
 TEST(Add, InPlaceAndWithoutReadingB) {
-  PoisonedAllocator memory;
-  Context context(Exec{Device::cpu, 2}, memory);
+  Place place(2);
+  Context& context = place;
   const Tensor a = context.empty({30, 1001}), b = context.empty({30, 1001}), poison = context.empty({30, 1001});
   context.launch(Fill{a, 2.0f});
   context.launch(Fill{b, 3.0f});
   context.launch(Add{a, b, a});
-  EXPECT_EQ(a.data<float>()[30 * 1001 - 1], 5.0f);
+  EXPECT_EQ(read(a).back(), 5.0f);
   context.launch(Add{a, b, b, 2.0f, -1.0f});
-  EXPECT_EQ(b.data<float>()[30 * 1001 - 1], 7.0f);
+  EXPECT_EQ(read(b).back(), 7.0f);
   context.launch(Add{a, poison, poison, 0.5f, 0.0f});
-  EXPECT_EQ(poison.data<float>()[30 * 1001 - 1], 2.5f);
+  EXPECT_EQ(read(poison).back(), 2.5f);
   EXPECT_THROW(context.launch(Add{a, a.narrow(0, 0, 3), b}), Error);
 }
 
 TEST(FindNonFinite, FindsEachKindAnywhere) {
-  PoisonedAllocator memory;
-  for (int threads : {1, 2}) {
-    Context context(Exec{Device::cpu, threads}, memory);
+  for (int threads : backend().threads) {
+    Place place(threads);
+    Context& context = place;
     const Tensor x = context.empty({20011}), flag = context.empty({1}, DType::i32);
     const auto found = [&] {
       context.launch(Fill{flag, 0.0f});
       context.launch(FindNonFinite{x, flag});
-      return *flag.data<std::int32_t>();
+      return read<std::int32_t>(flag)[0];
     };
     context.launch(Fill{x, std::numeric_limits<float>::max()});
     EXPECT_EQ(found(), 0);
     for (std::int64_t i : {0, 7, 9999, 20010})
       for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
                         std::numeric_limits<float>::quiet_NaN()}) {
-        float& at = x.data<float>()[i];
-        at = bad;
+        const Tensor at = x.narrow(0, i, i + 1);
+        context.launch(Fill{at, bad});
         EXPECT_EQ(found(), 1) << i << " " << bad;
-        at = -1.0f;
+        context.launch(Fill{at, -1.0f});
       }
-    *flag.data<std::int32_t>() = 1;
+    context.launch(Fill{flag, 1.0f});
     context.launch(FindNonFinite{x, flag});
-    EXPECT_EQ(*flag.data<std::int32_t>(), 1) << "a flag once set stays";
+    EXPECT_EQ(read<std::int32_t>(flag)[0], 1) << "a flag once set stays";
   }
 }
 

@@ -67,35 +67,32 @@ TEST(Embedding, ScatterKeepsTheOrderForAnyNumberOfThreads) {
     for (std::int64_t j = 0; j < kCols; ++j)
       expected[static_cast<std::size_t>(ids.word[static_cast<std::size_t>(i)] * kCols + j)] +=
           dy[static_cast<std::size_t>(i * kCols + j)];
-  for (int threads : {1, 2, 4}) {
-    PoisonedAllocator memory;
-    Context context(Exec{Device::cpu, threads}, memory);
-    const Tensor from = context.empty({7, kRows / 7, kCols}), word = context.empty(ids.shape(), DType::i32);
+  for (int threads : backend().many_threads) {
+    Place place(threads);
+    Context& context = place;
+    const Tensor from = tensor_of(context, {7, kRows / 7, kCols}, dy), word = tensor_of(context, ids.shape(), ids.word);
     const Tensor table = context.empty({kTable, kCols});
-    std::copy(dy.begin(), dy.end(), from.data<float>());
-    std::copy(ids.word.begin(), ids.word.end(), word.data<std::int32_t>());
     context.launch(EmbeddingBackward{word, from, {table, false}});
-    EXPECT_EQ(std::vector<float>(table.data<float>(), table.data<float>() + table.numel()), expected);
+    EXPECT_EQ(read(table), expected);
     context.launch(Fill{table, 1.0f});
     context.launch(EmbeddingBackward{word, from, {table, true}});
-    EXPECT_NEAR(table.data<float>()[0], expected[0] + 1.0f, 1e-4f);
-    EXPECT_EQ(table.data<float>()[kTable * kCols - 1], 1.0f) << "no id names the last row";
+    EXPECT_NEAR(read(table)[0], expected[0] + 1.0f, 1e-4f);
+    EXPECT_EQ(read(table).back(), 1.0f) << "no id names the last row";
   }
 }
 
 TEST(Embedding, IdsMayBeShared) {
   // Position ids with stride 0 between samples.
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
-  const Tensor ids = context.empty({1, 3}, DType::i32), table = context.empty({4, 2}), y = context.empty({2, 3, 2});
-  for (int i = 0; i < 3; ++i) ids.data<std::int32_t>()[i] = 3 - i;
-  for (int i = 0; i < 8; ++i) table.data<float>()[i] = static_cast<float>(i);
+  Place place;
+  Context& context = place;
+  const Tensor ids = tensor_of(context, {1, 3}, std::vector<std::int32_t>{3, 2, 1});
+  const Tensor table = tensor_of(context, {4, 2}, std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7});
+  const Tensor y = context.empty({2, 3, 2});
   TensorRef shared = ids;
   shared.shape = {2, 3};
   shared.strides = {0, 1};
   context.launch(EmbeddingForward{shared, {}, {}, table, {}, {}, y});
-  for (int b = 0; b < 2; ++b)
-    for (int i = 0; i < 3; ++i) EXPECT_EQ(y.data<float>()[(b * 3 + i) * 2 + 1], static_cast<float>(2 * (3 - i) + 1));
+  EXPECT_EQ(read(y), (std::vector<float>{6, 7, 4, 5, 2, 3, 6, 7, 4, 5, 2, 3}));
 }
 
 }  // namespace

@@ -65,7 +65,7 @@ TEST(ActivatedLinear, ValuesAndGradients) {
 }
 
 TEST(Linear, Bf16) {
-  if (!has_bf16_products()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  if (!backend().has_bf16_products) GTEST_SKIP() << "this processor has no bf16 instructions";
   for (const Shape& x : {Shape{2, 3, 5}, Shape{1, 1}, Shape{17, 9}, Shape{64, 33}, Shape{0, 4}}) {
     for (std::int64_t out : {std::int64_t{1}, std::int64_t{7}, std::int64_t{48}}) {
       const Case c{"linear " + x.str() + " to " + std::to_string(out), {{x}, {{out, x[-1]}}, {{out}, true, false}}};
@@ -79,14 +79,11 @@ TEST(Linear, Bf16) {
 /// As a model in bf16 has it: x and W are f32, rounded for the product alone, and their gradients stay f32, summed over
 /// both uses of x without being rounded.
 TEST(Linear, OfCastOperandsGivesGradientsInF32) {
-  if (!has_bf16_products()) GTEST_SKIP() << "this processor has no bf16 instructions";
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  if (!backend().has_bf16_products) GTEST_SKIP() << "this processor has no bf16 instructions";
+  Place place;
+  Context& context = place;
   const auto tensor = [&](const Shape& shape, std::uint64_t stream) {
-    const Tensor t = context.empty(shape);
-    const auto values = rounded(normal_values(shape.numel(), 3, stream), DType::bf16);
-    std::memcpy(t.data<float>(), values.data(), t.bytes());
-    return t;
+    return tensor_of(context, shape, rounded(normal_values(shape.numel(), 3, stream), DType::bf16));
   };
   Tape tape(context);
   const Tensor x = tape.input(tensor({5, 8}, 0)), w = tape.input(tensor({6, 8}, 1)), r = tensor({5, 6}, 2);
@@ -98,16 +95,16 @@ TEST(Linear, OfCastOperandsGivesGradientsInF32) {
   const Tensor total =
       tape.apply(WeightedSum{1, 1}, tape.apply(WeightedTotal{r}, y1), tape.apply(WeightedTotal{r}, y2));
   tape.backward(total);
-  const Tensor dx = tape.grad(x);
-  ASSERT_EQ(dx.dtype(), DType::f32);
-  for (std::int64_t i = 0; i < 5; ++i)
-    for (std::int64_t k = 0; k < 8; ++k) {
+  ASSERT_EQ(tape.grad(x).dtype(), DType::f32);
+  const std::vector<float> dx = read(tape.grad(x)), rs = read(r), ws = read(w);
+  for (std::size_t i = 0; i < 5; ++i)
+    for (std::size_t k = 0; k < 8; ++k) {
       double want = 0, size = 0;
-      for (std::int64_t j = 0; j < 6; ++j) {
-        const double term = 2.0 * r.data<float>()[i * 6 + j] * w.data<float>()[j * 8 + k];
+      for (std::size_t j = 0; j < 6; ++j) {
+        const double term = 2.0 * rs[i * 6 + j] * ws[j * 8 + k];
         want += term, size += std::abs(term);
       }
-      EXPECT_NEAR(dx.data<float>()[i * 8 + k], want, 8 * 6e-8 * size);  // a sum of few terms in f32
+      EXPECT_NEAR(dx[i * 8 + k], want, 8 * 6e-8 * size);  // a sum of few terms in f32
     }
 }
 
@@ -179,20 +176,21 @@ TEST(Gemm, EveryLayoutAlphaBiasAndAdd) {
 }
 
 TEST(Gemm, WritesOnlyItsPartOfAStridedResult) {
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   const Tensor a = context.empty({4, 3}), b = context.empty({3, 5}), whole = context.empty({4, 11});
   context.launch(Fill{a, 2.0f});
   context.launch(Fill{b, 0.5f});
   context.launch(Fill{whole, -1.0f});
   context.launch(Gemm{.a = a, .b = b, .bias = {}, .c = {whole.narrow(1, 3, 8), false}});
-  for (int i = 0; i < 4; ++i)
-    for (int j = 0; j < 11; ++j) EXPECT_EQ(whole.data<float>()[i * 11 + j], j >= 3 && j < 8 ? 3.0f : -1.0f);
+  const std::vector<float> got = read(whole);
+  for (std::size_t i = 0; i < 4; ++i)
+    for (std::size_t j = 0; j < 11; ++j) EXPECT_EQ(got[i * 11 + j], j >= 3 && j < 8 ? 3.0f : -1.0f);
 }
 
 TEST(Gemm, NamesShapesThatDoNotFit) {
-  HeapAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   const Tensor a = context.empty({4, 3}), b = context.empty({2, 5}), c = context.empty({4, 5});
   try {
     context.launch(Gemm{.a = a, .b = b, .bias = {}, .c = {c, false}});
@@ -207,15 +205,15 @@ TEST(Gemm, NamesShapesThatDoNotFit) {
 
 TEST(Gemm, ManyShapesOneAfterAnother) {
   // More shapes than the cache of compiled products holds.
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   for (int round = 0; round < 2; ++round)
     for (int n = 1; n <= 300; ++n) {
       const Tensor a = context.empty({2, 3}), b = context.empty({3, n}), c = context.empty({2, n});
       context.launch(Fill{a, 1.0f});
       context.launch(Fill{b, 2.0f});
       context.launch(Gemm{.a = a, .b = b, .bias = {}, .c = {c, false}});
-      ASSERT_EQ(c.data<float>()[2 * n - 1], 6.0f) << n;
+      ASSERT_EQ(read(c).back(), 6.0f) << n;
     }
 }
 
@@ -231,22 +229,20 @@ TEST(ColumnSum, MatchesForAnyNumberOfRowsAndThreads) {
         naive[i % exact.size()] += x[i];
       }
       std::vector<float> reference;
-      for (int threads : {1, 2, 3}) {
-        PoisonedAllocator memory;
-        Context context(Exec{Device::cpu, threads}, memory);
+      for (int threads : backend().many_threads) {
+        Place place(threads);
+        Context& context = place;
         const Tensor from = context.empty({rows, cols + 2}).narrow(1, 1, cols + 1), to = context.empty({cols});
-        for (std::size_t i = 0; i < x.size(); ++i) {
-          const auto at = static_cast<std::int64_t>(i);
-          from.data<float>()[at / cols * (cols + 2) + at % cols] = x[i];
-        }
+        context.launch(Copy{tensor_of(context, {rows, cols}, x), from});
         context.launch(ColumnSum{from, {to, false}});
-        const std::vector<float> got(to.data<float>(), to.data<float>() + cols);
+        const std::vector<float> got = read(to);
         expect_near(got, wanted(exact, naive), "column sum");
         if (reference.empty()) reference = got;
         EXPECT_EQ(got, reference) << "the number of threads must not matter";
         context.launch(ColumnSum{from, {to, true}});
+        const std::vector<float> twice = read(to);
         for (std::size_t j = 0; j < got.size(); ++j)
-          EXPECT_NEAR(to.data<float>()[j], 2 * got[j], 4 * wanted(exact, naive).tolerance);
+          EXPECT_NEAR(twice[j], 2 * got[j], 4 * wanted(exact, naive).tolerance);
       }
     }
 }

@@ -120,53 +120,48 @@ TEST(LayerNorm, EachGradientByItself) {
 
 TEST(LayerNorm, WithoutRecordingTheSumIsNotKept) {
   // y serves as the row's buffer then: the same bits must come out.
-  PoisonedAllocator memory;
-  Context context(Exec{Device::cpu, 2}, memory);
-  const Tensor x = context.empty({2, 70, 300}), residual = context.like(x), w = context.empty({300}),
-               b = context.like(w);
-  for (const Tensor* t : {&x, &residual, &w, &b}) {
-    const std::vector<float> v = normal_values(t->numel(), 8, static_cast<std::uint64_t>(t - &x));
-    std::copy(v.begin(), v.end(), t->data<float>());
-  }
+  Place place(2);
+  Context& context = place;
+  const auto drawn = [&](const Shape& s, std::uint64_t stream) {
+    return tensor_of(context, s, normal_values(s.numel(), 8, stream));
+  };
+  const Tensor x = drawn({2, 70, 300}, 0), residual = drawn({2, 70, 300}, 1), w = drawn({300}, 2), b = drawn({300}, 3);
   const auto run = [&](bool recording) {
     Tape tape(context, recording);
     return tape.apply(LayerNorm{kEps}, tape.input(x), residual, w, b, Tensor{});
   };
-  const std::int64_t before = memory.allocations();
+  const std::int64_t before = place.memory().allocations();
   const Tensor y = run(false);
-  EXPECT_EQ(memory.allocations() - before, 3) << "y, mean, rstd";
+  EXPECT_EQ(place.memory().allocations() - before, 3) << "y, mean, rstd";
   const Tensor kept = run(true);
-  for (std::int64_t i = 0; i < y.numel(); ++i) ASSERT_EQ(y.data<float>()[i], kept.data<float>()[i]) << i;
+  EXPECT_TRUE(read(y) == read(kept));
 }
 
 TEST(LayerNorm, NumberOfThreadsDoesNotChangeBits) {
   std::vector<float> first;
-  for (int threads : {1, 2, 3}) {
-    PoisonedAllocator memory;
-    Context context(Exec{Device::cpu, threads}, memory);
+  for (int threads : backend().many_threads) {
+    Place place(threads);
+    Context& context = place;
     Tape tape(context);
     const auto input = [&](const Shape& s, std::uint64_t stream) {
-      const Tensor t = context.empty(s);
-      const std::vector<float> v = normal_values(s.numel(), 8, stream);
-      std::copy(v.begin(), v.end(), t.data<float>());
-      return tape.input(t);
+      return tape.input(tensor_of(context, s, normal_values(s.numel(), 8, stream)));
     };
     const Tensor x = input({333, 130}, 1), w = input({130}, 2), b = input({130}, 3);
     const Tensor y = tape.apply(LayerNorm{kEps}, x, Tensor{}, w, b, Tensor{});
     const Tensor square = tape.apply(LayerNorm{kEps}, tape.view(y, {1, 333 * 130}), Tensor{}, input({333 * 130}, 4),
                                      input({333 * 130}, 5), Tensor{});
     tape.backward(tape.narrow(square, 1, 12345, 12346));
-    std::vector<float> all(tape.grad(x).data<float>(), tape.grad(x).data<float>() + x.numel());
+    std::vector<float> all = read(tape.grad(x));
     for (const Tensor* t : {&w, &b})
-      all.insert(all.end(), tape.grad(*t).data<float>(), tape.grad(*t).data<float>() + 130);
+      for (float g : read(tape.grad(*t))) all.push_back(g);
     if (first.empty()) first = all;
     EXPECT_EQ(all, first) << threads << " threads";
   }
 }
 
 TEST(LayerNorm, NamesWhatDoesNotFit) {
-  HeapAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   Tape tape(context);
   const Tensor x = context.empty({2, 3}), w = context.empty({4}), b = context.empty({3});
   EXPECT_THROW(tape.apply(LayerNorm{kEps}, x, Tensor{}, w, b, Tensor{}), Error);

@@ -153,43 +153,42 @@ TEST(SquaredError, MaskedRowsAreLeftOut) {
 }
 
 TEST(SquaredError, WhatStandsInMaskedRowsDoesNotMatter) {
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   Tape tape(context);
-  OpRun run{tape, backends()[0]};
+  OpRun run{tape};
   const float nan = std::nanf("");
   const Tensor x = tape.input(run.floats({3, 2}, {1, 2, nan, nan, 3, 4}));
   const Tensor loss =
       tape.apply(SquaredError{run.floats({3, 2}, {0, 2, nan, 7, 3, 7}), run.ints({3}, {1, 0, 1}), false}, x);
-  EXPECT_EQ(*loss.data<float>(), 2.5f);
+  EXPECT_EQ(read_one(loss), 2.5f);
   tape.backward(loss);
-  const float want[] = {0.5f, 0, 0, 0, 0, -1.5f};
-  for (int i = 0; i < 6; ++i) EXPECT_EQ(tape.grad(x).data<float>()[i], want[i]);
+  EXPECT_EQ(read(tape.grad(x)), (std::vector<float>{0.5f, 0, 0, 0, 0, -1.5f}));
 }
 
 /// A student that is a part of each sample's tokens: rows at two strides.
 TEST(SquaredError, RowsAtTwoStrides) {
-  PoisonedAllocator memory;
-  Context context(Exec{Device::cpu, 2}, memory);
+  Place place(2);
+  Context& context = place;
   Tape tape(context);
-  OpRun run{tape, backends()[0]};
+  OpRun run{tape};
   const float nan = std::nanf("");
   const Tensor wide = run.floats({2, 3, 2}, {1, 2, 3, 4, nan, nan, 5, 6, 7, 8, nan, nan});
   const Tensor x = wide.narrow(1, 0, 2);
   const Tensor loss = tape.apply(SquaredError{run.floats({2, 2, 2}, std::vector<float>(8, 0.0f)), {}, false}, x);
-  EXPECT_EQ(*loss.data<float>(), 25.5f);
+  EXPECT_EQ(read_one(loss), 25.5f);
 }
 
 TEST(Losses, NaNsReachTheLoss) {
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   Tape tape(context, false);
-  OpRun run{tape, backends()[0]};
+  OpRun run{tape};
   const Tensor bad = run.floats({2, 3}, {1, 2, 3, 4, std::nanf(""), 6}), good = run.floats({2, 3}, {1, 2, 3, 4, 5, 6});
-  EXPECT_TRUE(std::isnan(*tape.apply(CrossEntropy{run.ints({2}, {0, 0})}, bad).data<float>()));
-  EXPECT_TRUE(std::isnan(*tape.apply(KlDivergence{good, 1, 1}, bad).data<float>()));
-  EXPECT_TRUE(std::isnan(*tape.apply(SquaredError{good, {}, false}, bad).data<float>()));
-  EXPECT_TRUE(std::isnan(*tape.apply(SquaredError{good, {}, true}, bad).data<float>()));
+  EXPECT_TRUE(std::isnan(read_one(tape.apply(CrossEntropy{run.ints({2}, {0, 0})}, bad))));
+  EXPECT_TRUE(std::isnan(read_one(tape.apply(KlDivergence{good, 1, 1}, bad))));
+  EXPECT_TRUE(std::isnan(read_one(tape.apply(SquaredError{good, {}, false}, bad))));
+  EXPECT_TRUE(std::isnan(read_one(tape.apply(SquaredError{good, {}, true}, bad))));
 }
 
 TEST(Losses, TheNumberOfThreadsDoesNotMatter) {
@@ -201,21 +200,20 @@ TEST(Losses, TheNumberOfThreadsDoesNotMatter) {
     mask.push_back(i % 5 != 0);
   }
   std::vector<std::vector<float>> first;
-  for (int threads : {1, 2, 3, 8}) {
+  for (int threads : backend().many_threads) {
     std::vector<std::vector<float>> got;
     for (int kind = 0; kind < 4; ++kind) {
-      PoisonedAllocator memory;
-      Context context(Exec{Device::cpu, threads}, memory);
+      Place place(threads);
+      Context& context = place;
       Tape tape(context);
-      OpRun run{tape, backends()[0]};
+      OpRun run{tape};
       const Tensor x = tape.input(run.floats({rows, cols}, student)), t = run.floats({rows, cols}, teacher);
       const Tensor loss = kind == 0   ? tape.apply(CrossEntropy{run.ints({rows}, labels)}, x)
                           : kind == 1 ? tape.apply(KlDivergence{t, 2, 4}, x)
                                       : tape.apply(SquaredError{t, run.ints({rows}, mask), kind == 3}, x);
-      got.push_back({*loss.data<float>()});
+      got.push_back(read(loss));
       tape.backward(loss);
-      const float* g = tape.grad(x).data<float>();
-      got.emplace_back(g, g + rows * cols);
+      got.push_back(read(tape.grad(x)));
     }
     if (first.empty()) first = got;
     EXPECT_EQ(got, first) << threads << " threads";

@@ -78,14 +78,14 @@ TEST(LowRank, RanksInAnyOrder) {
 
 std::vector<float> project_floats(const Ranks& r, const std::vector<float>& x, const std::vector<float>& e,
                                   std::int64_t slots, std::int64_t width) {
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   Tape tape(context, false);
-  OpRun run{tape, backends()[0]};
+  OpRun run{tape};
   const Tensor y = apply(
       run, r,
       {run.floats({r.batch, r.tokens, width}, x), run.floats({static_cast<std::int64_t>(e.size()) / slots, slots}, e)});
-  return {y.data<float>(), y.data<float>() + y.numel()};
+  return read(y);
 }
 
 /// With k = len and e = sqrt(len) I the projection gives the tokens back, and attention over it is exact.
@@ -120,10 +120,10 @@ struct Outcome {
 };
 
 Outcome run_threads(const Ranks& r, std::int64_t positions, std::int64_t slots, std::int64_t width, int threads) {
-  PoisonedAllocator memory;
-  Context context(Exec{Device::cpu, threads}, memory);
+  Place place(threads);
+  Context& context = place;
   Tape tape(context);
-  OpRun run{tape, backends()[0]};
+  OpRun run{tape};
   const Tensor x = run.floats({r.batch, r.tokens, width}, normal_values(r.batch * r.tokens * width, 3, 0));
   const Tensor e = run.floats({positions, slots}, normal_values(positions * slots, 3, 1));
   const Tensor dy = run.floats({r.batch, slots, width}, normal_values(r.batch * slots * width, 3, 2));
@@ -131,8 +131,7 @@ Outcome run_threads(const Ranks& r, std::int64_t positions, std::int64_t slots, 
   const Tensor y = context.like(dy), dx = context.like(x), de = context.like(e);
   context.launch(LowRankForward{x, e, rank, lengths, y});
   context.launch(LowRankBackward{x, e, rank, lengths, dy, {dx, false}, {de, false}});
-  const auto copy = [](const Tensor& t) { return std::vector<float>(t.data<float>(), t.data<float>() + t.numel()); };
-  return {copy(y), copy(dx), copy(de)};
+  return {read(y), read(dx), read(de)};
 }
 
 template <class T>
@@ -172,7 +171,7 @@ void check_large(const std::string& what, const Ranks& r, std::int64_t positions
   expect_near(got.y, wanted(exact.y, naive.y), what + ", y");
   expect_near(got.dx, wanted(exact.dx, naive.dx), what + ", dx");
   expect_near(got.de, wanted(exact.de, naive.de), what + ", de");
-  for (int threads : {2, 3, 7}) EXPECT_EQ(run_threads(r, positions, slots, width, threads), got) << what;
+  for (int threads : backend().threads) EXPECT_EQ(run_threads(r, positions, slots, width, threads), got) << what;
 }
 
 TEST(LowRank, LargeSizesAndThreads) {

@@ -15,7 +15,7 @@ struct Spec {
   float learning_rate, weight_decay;
 };
 
-/// Slots on the heap with values drawn by number.
+/// Slots with values drawn by number.
 struct Slots {
   Slots(Context& c, const std::vector<Spec>& specs) {
     for (std::size_t i = 0; i < specs.size(); ++i) {
@@ -28,17 +28,14 @@ struct Slots {
       tensors.insert(tensors.end(), t, t + 4);
     }
   }
-  static void fill(const Tensor& t, const std::vector<float>& values) {
-    if (!values.empty()) std::memcpy(t.data<void>(), values.data(), t.bytes());
-  }
+  static void fill(const Tensor& t, const std::vector<float>& values) { write_tensor(t, values.data()); }
   /// New gradients for every slot.
   void draw_gradients(std::uint64_t step, float scale) {
     for (std::size_t i = 0; i < all.size(); ++i)
       fill(tensors[4 * i + 1], normal_values(tensors[4 * i].numel(), step, 100 + i, scale));
   }
   std::vector<float> values(std::size_t slot, int which = 0) const {
-    const Tensor& t = tensors[4 * slot + static_cast<std::size_t>(which)];
-    return {t.data<float>(), t.data<float>() + t.numel()};
+    return read(tensors[4 * slot + static_cast<std::size_t>(which)]);
   }
   std::vector<AdamWSlot> all;
   std::vector<Tensor> tensors;
@@ -63,8 +60,8 @@ struct Reference {
 };
 
 void check_adamw(const std::vector<Spec>& specs, float max_norm, int steps) {
-  PoisonedAllocator memory;
-  Context context(Exec{Device::cpu, 2}, memory);
+  Place place(2);
+  Context& context = place;
   Slots slots(context, specs);
   std::vector<Reference<double>> exact(specs.size());
   std::vector<Reference<float>> naive(specs.size());
@@ -83,7 +80,7 @@ void check_adamw(const std::vector<Spec>& specs, float max_norm, int steps) {
     const double scale =
         max_norm > 0 ? std::min(1.0, static_cast<double>(max_norm) / (std::sqrt(squares) + 1e-6)) : 1.0;
     context.launch(GradientNorm{&slots.all, norm});
-    EXPECT_NEAR(*norm.data<float>(), std::sqrt(squares), 1e-7 * std::sqrt(squares));
+    EXPECT_NEAR(read_one(norm), std::sqrt(squares), 1e-7 * std::sqrt(squares));
     a.step = t;
     context.launch(a);
     for (std::size_t i = 0; i < specs.size(); ++i) {
@@ -104,8 +101,8 @@ TEST(AdamW, TwentyStepsWithClipping) { check_adamw({{513, 1e-2f, 0.01f}, {5, 1e-
 TEST(AdamW, Sizes) { check_adamw({{0, 1e-3f, 0.1f}, {1, 1e-2f, 0.0f}, {8192, 1e-3f, 0}, {8193, 1e-3f, 0}}, 0, 2); }
 
 TEST(AdamW, BelowTheNormNothingIsClipped) {
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   Slots clipped(context, {{50, 1e-3f, 0.1f}}), plain(context, {{50, 1e-3f, 0.1f}});
   clipped.draw_gradients(3, 0.01f);
   plain.draw_gradients(3, 0.01f);
@@ -119,15 +116,15 @@ TEST(AdamW, BelowTheNormNothingIsClipped) {
 TEST(AdamW, TheNumberOfThreadsDoesNotMatter) {
   const std::vector<Spec> specs{{100000, 1e-3f, 0.1f}, {3, 1e-2f, 0}, {20001, 1e-3f, 0}};
   std::vector<std::vector<float>> first;
-  for (int threads : {1, 2, 3, 8}) {
-    PoisonedAllocator memory;
-    Context context(Exec{Device::cpu, threads}, memory);
+  for (int threads : backend().many_threads) {
+    Place place(threads);
+    Context& context = place;
     Slots slots(context, specs);
     slots.draw_gradients(1, 1.0f);
     const Tensor norm = context.empty({1});
     context.launch(GradientNorm{&slots.all, norm});
     context.launch(AdamW{&slots.all, 1, 0.9, 0.999, 1e-8f, 1.0f, norm});
-    std::vector<std::vector<float>> got{{*norm.data<float>()}};
+    std::vector<std::vector<float>> got{read(norm)};
     for (std::size_t i = 0; i < specs.size(); ++i)
       for (int which : {0, 2, 3}) got.push_back(slots.values(i, which));
     if (first.empty()) first = got;
@@ -136,18 +133,18 @@ TEST(AdamW, TheNumberOfThreadsDoesNotMatter) {
 }
 
 TEST(GradientNorm, SmallValuesBesideLargeOnesCount) {
-  PoisonedAllocator memory;
-  Context context(Exec{}, memory);
+  Place place;
+  Context& context = place;
   Slots slots(context, {{100001, 0, 0}});
   std::vector<float> g(100001, 1e-4f);
   g[0] = 1.0f;
   Slots::fill(slots.tensors[1], g);
   const Tensor norm = context.empty({1});
   context.launch(GradientNorm{&slots.all, norm});
-  EXPECT_NEAR(*norm.data<float>(), std::sqrt(1.0 + 1e-3), 1e-7);
+  EXPECT_NEAR(read_one(norm), std::sqrt(1.0 + 1e-3), 1e-7);
   const std::vector<AdamWSlot> none;
   context.launch(GradientNorm{&none, norm});
-  EXPECT_EQ(*norm.data<float>(), 0.0f);
+  EXPECT_EQ(read_one(norm), 0.0f);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ class EveryMixer : public ::testing::TestWithParam<std::string> {
 
   /// The last hidden states, (B, S, D).
   std::vector<float> states(const Encoder& encoder, const TokenBatch& b) {
-    Context c(cpu_exec(1), heap_);
+    Context c(exec_on(Device::cpu, 1), heap_);
     Tape tape(c, false);
     const LabelledInput in = make_input(c, b.batch, b.seq, &b, {Family::bert, 0});
     const Tensor h = encoder.forward(tape, in.encoder, {}, false).states.back();
@@ -98,7 +98,7 @@ double pattern_loss(Context& c, Encoder& encoder, const TokenBatch& b, bool back
 TEST_P(EveryMixer, GradientsAgreeWithFiniteDifferences) {
   const auto encoder = model();
   const TokenBatch b = batch(9);
-  Context c(cpu_exec(1), heap_);
+  Context c(exec_on(Device::cpu, 1), heap_);
   for (Parameter& p : encoder->parameters().all()) p.has_grad = false;
   pattern_loss(c, *encoder, b, true);
   int checked = 0;

@@ -1,0 +1,219 @@
+// Matrix products by cuBLASLt; no other file but device_functions.cu knows it. f32 is multiplied in f32: TF32 would
+// lose 13 bits of every operand.
+#include "kernels/gemm.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+
+#include "kernels/cuda/blas.h"
+#include "kernels/cuda/check_launch.h"
+#include "kernels/elementwise.h"
+
+namespace cald {
+namespace {
+
+/// Scratch memory that cuBLASLt may choose algorithms for; NVIDIA advises 32 MiB on sm_90.
+constexpr std::size_t kScratch = std::size_t{32} << 20;
+constexpr std::size_t kAlignment = 256;
+
+void check(cublasStatus_t status, const GemmOperands& o) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw Error(std::string("gemm: cuBLASLt: ") + cublasLtGetStatusName(status) + " (M " + std::to_string(o.m) + ", N " +
+              std::to_string(o.n) + ", K " + std::to_string(o.k) + ")");
+}
+
+cudaDataType type_of(DType t) { return t == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
+
+/// A matrix of cuBLASLt's, which counts by columns: rows with unit stride are its columns.
+class MatrixLayout {
+ public:
+  MatrixLayout(const GemmOperand& m, const TensorRef& t, bool transposed, const GemmOperands& o)
+      : leading_(transposed ? std::max(m.col_step, m.rows) : std::max(m.row_step, m.cols)) {
+    const std::int64_t inner = transposed ? m.rows : m.cols, outer = transposed ? m.cols : m.rows;
+    check(cublasLtMatrixLayoutCreate(&layout_, type_of(t.dtype), static_cast<std::uint64_t>(inner),
+                                     static_cast<std::uint64_t>(outer), leading_),
+          o);
+    set(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<std::int32_t>(o.batches), o);
+    set(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, m.batch_step, o);
+  }
+  MatrixLayout(const MatrixLayout&) = delete;
+  MatrixLayout& operator=(const MatrixLayout&) = delete;
+  ~MatrixLayout() { cublasLtMatrixLayoutDestroy(layout_); }
+
+  operator cublasLtMatrixLayout_t() const { return layout_; }
+  std::int64_t leading() const { return leading_; }
+
+ private:
+  template <class T>
+  void set(cublasLtMatrixLayoutAttribute_t attribute, T value, const GemmOperands& o) {
+    check(cublasLtMatrixLayoutSetAttribute(layout_, attribute, &value, sizeof value), o);
+  }
+  cublasLtMatrixLayout_t layout_ = nullptr;
+  std::int64_t leading_;
+};
+
+class Operation {
+ public:
+  explicit Operation(const GemmOperands& o) : sizes_(o) {
+    check(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), o);
+  }
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+  ~Operation() { cublasLtMatmulDescDestroy(operation_); }
+
+  operator cublasLtMatmulDesc_t() const { return operation_; }
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t attribute, T value) {
+    check(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value), sizes_);
+  }
+
+ private:
+  const GemmOperands& sizes_;
+  cublasLtMatmulDesc_t operation_ = nullptr;
+};
+
+/// The largest power of two up to kAlignment that divides the address.
+std::uint32_t alignment_of(const void* data) {
+  const auto address = reinterpret_cast<std::uintptr_t>(data) | kAlignment;
+  return static_cast<std::uint32_t>(address & (~address + 1));
+}
+
+class Preference {
+ public:
+  explicit Preference(const GemmOperands& o) : sizes_(o) { check(cublasLtMatmulPreferenceCreate(&preference_), o); }
+  Preference(const Preference&) = delete;
+  Preference& operator=(const Preference&) = delete;
+  ~Preference() { cublasLtMatmulPreferenceDestroy(preference_); }
+
+  operator cublasLtMatmulPreference_t() const { return preference_; }
+  template <class T>
+  void set(cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+    check(cublasLtMatmulPreferenceSetAttribute(preference_, attribute, &value, sizeof value), sizes_);
+  }
+
+ private:
+  const GemmOperands& sizes_;
+  cublasLtMatmulPreference_t preference_ = nullptr;
+};
+
+/// c^T = op(b)^T op(a)^T by columns: cuBLASLt's first operand is b, its second a.
+struct Product {
+  const Gemm& g;
+  GemmOperands o;
+  MatrixLayout first, second, result;
+  Operation operation;
+
+  explicit Product(const Gemm& gemm, const void* bias)
+      : g(gemm),
+        o(gemm_operands(gemm)),
+        first(o.b, g.b, g.transpose_b, o),
+        second(o.a, g.a, g.transpose_a, o),
+        result(o.c, g.c.to, false, o),
+        operation(o) {
+    operation.set(CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    operation.set(CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (!bias) return;
+    operation.set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    operation.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  }
+
+  cuda::Products::Key key() const {
+    const auto bits = [](bool x, int at) { return static_cast<std::int64_t>(x) << at; };
+    return {o.m,
+            o.n,
+            o.k,
+            o.batches,
+            first.leading(),
+            second.leading(),
+            result.leading(),
+            o.a.batch_step,
+            o.b.batch_step,
+            o.c.batch_step,
+            alignment_of(g.a.data),
+            alignment_of(g.b.data),
+            alignment_of(g.c.to.data),
+            bits(g.transpose_a, 0) | bits(g.transpose_b, 1) | bits(g.bias.present, 2) | bits(g.c.add, 3),
+            static_cast<std::int64_t>(g.a.dtype),
+            static_cast<std::int64_t>(g.c.to.dtype)};
+  }
+
+  cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle) const {
+    Preference preference(o);
+    preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kScratch});
+    preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(g.b.data));
+    preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(g.a.data));
+    preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(g.c.to.data));
+    preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(g.c.to.data));
+    cublasLtMatmulHeuristicResult_t best{};
+    int found = 0;
+    check(
+        cublasLtMatmulAlgoGetHeuristic(handle, operation, first, second, result, result, preference, 1, &best, &found),
+        o);
+    check(found > 0 ? best.state : CUBLAS_STATUS_NOT_SUPPORTED, o);
+    return best.algo;
+  }
+};
+
+/// c's rows become (or are increased by) the bias, or zero without one: what is left of a product without any k.
+template <class T>
+__global__ void __launch_bounds__(256) rows_from_bias(T* c, GemmOperand layout, const float* bias, bool add) {
+  const std::int64_t column = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (column >= layout.cols) return;
+  for (std::int64_t row = blockIdx.y; row < layout.rows; row += gridDim.y) {
+    T& to = c[blockIdx.z * layout.batch_step + row * layout.row_step + column];
+    const float before = add ? static_cast<float>(to) : 0.0f;
+    to = static_cast<T>(before + (bias ? bias[column] : 0.0f));
+  }
+}
+
+template <class T>
+void set_from_bias(const Exec& exec, const Gemm& g, const GemmOperands& o) {
+  constexpr unsigned kThreads = 256;
+  const dim3 grid((static_cast<unsigned>(o.n) + kThreads - 1) / kThreads,
+                  static_cast<unsigned>(std::min<std::int64_t>(o.m, 1024)), static_cast<unsigned>(o.batches));
+  cuda::check_launch(Gemm::name,
+                     cuda::launch(rows_from_bias<T>, {grid, kThreads, 0, static_cast<cudaStream_t>(exec.stream)},
+                                  g.c.to.as<T>(), o.c, g.bias.present ? g.bias.f32() : nullptr, g.c.add));
+}
+
+/// A bias has the dtype of c.
+std::size_t bias_bytes(const Gemm& g) {
+  if (!g.bias.present || g.c.to.dtype != DType::bf16) return 0;
+  const std::size_t bytes = static_cast<std::size_t>(g.bias.numel()) * size_of(DType::bf16);
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const Gemm& g) {
+  const GemmOperands o = gemm_operands(g);
+  return o.m * o.n * o.k * o.batches == 0 ? 0 : kScratch + bias_bytes(g);
+}
+
+template <>
+void run<Device::cuda>(Exec& exec, const Gemm& g) {
+  const GemmOperands o = gemm_operands(g);
+  if (o.m * o.n * o.batches == 0) return;
+  if (o.k == 0)
+    return g.c.to.dtype == DType::bf16 ? set_from_bias<__nv_bfloat16>(exec, g, o) : set_from_bias<float>(exec, g, o);
+  TensorRef bias = g.bias;
+  if (bias_bytes(g)) {
+    bias.dtype = DType::bf16, bias.data = static_cast<std::byte*>(exec.workspace) + kScratch;
+    run<Device::cuda>(exec, Copy{g.bias, bias});
+  }
+  auto& products = *static_cast<cuda::Products*>(exec.products);
+  const Product product(g, bias.present ? bias.data : nullptr);
+  const auto key = product.key();
+  auto algorithm = products.algorithms.find(key);
+  if (algorithm == products.algorithms.end())
+    algorithm = products.algorithms.emplace(key, product.choose(products.handle)).first;
+  const float alpha = g.alpha, beta = g.c.add ? 1.0f : 0.0f;
+  check(cublasLtMatmul(products.handle, product.operation, &alpha, g.b.data, product.first, g.a.data, product.second,
+                       &beta, g.c.to.data, product.result, g.c.to.data, product.result, &algorithm->second,
+                       exec.workspace, kScratch, static_cast<cudaStream_t>(exec.stream)),
+        o);
+}
+
+}  // namespace cald

@@ -1,0 +1,38 @@
+// A device: all that a backend gives beside its launches.
+//
+// Two backends are linked into every program: the CPU's, and CUDA's, which in a build without CUDA is
+// kernels/cuda/absent.cpp: it opens nothing.
+#pragma once
+#include "engine/base/exec.h"
+
+namespace cald {
+
+/// Memory, and transfers for what happens outside of steps; within them see Upload and Download. All that was launched
+/// before a transfer is over when it begins, and it is over when it returns.
+struct DeviceFunctions {
+  /// Completes exec (device, threads and compute are set) with the backend's handles. Error: the device is not there.
+  void (*open)(Exec& exec);
+  void (*close)(Exec& exec) noexcept;
+  /// Waits for all that was launched. Error: what of it failed.
+  void (*synchronize)(const Exec& exec);
+  /// A named range of a profile, around what the calling thread launches; null names nothing and ends the last one.
+  void (*range)(const char* name) noexcept;
+  /// At least one byte, aligned to 64; null if there is no memory.
+  void* (*allocate)(std::size_t bytes);
+  void (*release)(void* data) noexcept;
+  void (*write)(void* to, const void* host, std::size_t bytes);
+  void (*read)(void* host, const void* from, std::size_t bytes);
+};
+
+template <Device D>
+const DeviceFunctions& device_functions();
+template <>
+const DeviceFunctions& device_functions<Device::cpu>();
+template <>
+const DeviceFunctions& device_functions<Device::cuda>();
+
+inline const DeviceFunctions& functions_of(Device d) {
+  return d == Device::cuda ? device_functions<Device::cuda>() : device_functions<Device::cpu>();
+}
+
+}  // namespace cald
