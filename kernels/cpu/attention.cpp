@@ -82,26 +82,31 @@ inline void finish_rows(const HeadRows<Bf16>& to, Index first, bool add, Index n
   write_rows(buffer, to.row(first), to.step, n, size, add);
 }
 
-/// Queries [q0, q1) of head h of sample b.
+template <class T>
+HWY_INLINE Element<T>* elements(float* scratch) {
+  return reinterpret_cast<Element<T>*>(scratch);
+}
+
+/// Queries [q0, q1) of head h of sample b. In bf16 the probabilities are rounded for the product with v.
 template <class T>
 void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, Index b, Index h, Index q0, Index q1,
                           void* memory) {
   const AttentionScratch s(n, kind_of(a), memory);
-  const Index size = n.head_size;
+  const Index size = n.head_size, depth = depth_of<T>(size);
   const auto q = head_rows<T>(a.q, b, h, size), k = head_rows<T>(a.k, b, h, size), v = head_rows<T>(a.v, b, h, size);
   const auto y = head_rows<T>(a.y, b, h, size);
   const BlockKeys keys = block_keys(a, n, b);
   const Index all = keys.seen_by(q1 - 1);
-  pack_transposed(k.from(keys.range.begin), size, all, s.keys_across);
-  pack_rows(v.from(keys.range.begin), all, size, s.values);
+  pack_transposed(k.from(keys.range.begin), size, all, elements<T>(s.keys_across));
+  pack_rows(v.from(keys.range.begin), all, size, elements<T>(s.values));
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
   const KeyDropout dropout = key_dropout(a, n, b, h, keys.range.begin, s.words);
   float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
   for (Index i0 = q0; i0 < q1; i0 += n.block) {
     const Index rows = lesser(n.block, q1 - i0), seen = keys.seen_by(i0 + rows - 1);
     const Index padded = round_up(seen, kPanel);
-    micro_gemm(left_rows(q.from(i0), 0, rows, size, s.left), {s.keys_across, size},
-               {s.scores, n.score_step, false, true, a.scale}, rows, seen, size);
+    micro_gemm(left_rows(q.from(i0), rows, size, elements<T>(s.left)), {elements<T>(s.keys_across), depth},
+               {s.scores, n.score_step, false, true, a.scale}, rows, seen, depth);
     for (Index i = 0; i < rows; ++i) {
       float* row = s.scores + i * n.score_step;
       for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
@@ -109,7 +114,8 @@ void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, In
     }
     MicroOut out = rows_to_compute(y, i0, false, size, s.out);
     out.row_scale = s.row_scale;
-    micro_gemm({s.scores, n.score_step, 1}, {s.values, all}, out, rows, size, seen);
+    micro_gemm(left_sums(s.scores, n.score_step, rows, padded, elements<T>(nullptr)),
+               {elements<T>(s.values), depth_of<T>(all)}, out, rows, size, depth_of<T>(seen));
     finish_rows(y, i0, false, rows, size, s.out);
   }
 }
@@ -144,19 +150,19 @@ inline void start_key_gradient(const AttentionScratch& s, bool set_dk, bool set_
 }
 
 /// Head h of sample b; y is not needed (see softmax_backward_row). The rows of dk and dv are summed over blocks of
-/// queries in their order.
+/// queries in their order. In bf16 the probabilities and the scores' gradients are rounded for their products.
 template <class T>
 void attention_backward_as(const AttentionBackward& a, const AttentionSizes& n, Index b, Index h, void* memory) {
   const AttentionScratch s(n, kind_of(a), memory);
-  const Index size = n.head_size;
+  const Index size = n.head_size, depth = depth_of<T>(size);
   const auto q = head_rows<T>(a.q, b, h, size), k = head_rows<T>(a.k, b, h, size), v = head_rows<T>(a.v, b, h, size);
   const auto dy = head_rows<T>(a.dy, b, h, size), dq = head_rows<T>(a.dq.to, b, h, size);
   const auto dk = head_rows<T>(a.dk.to, b, h, size), dv = head_rows<T>(a.dv.to, b, h, size);
   const BlockKeys keys = block_keys(a, n, b);
   const Index first = keys.range.begin, all = keys.range.end - first;
-  pack_transposed(k.from(first), size, all, s.keys_across);
-  pack_transposed(v.from(first), size, all, s.values_across);
-  pack_rows(k.from(first), all, size, s.keys);
+  pack_transposed(k.from(first), size, all, elements<T>(s.keys_across));
+  pack_transposed(v.from(first), size, all, elements<T>(s.values_across));
+  pack_rows(k.from(first), all, size, elements<T>(s.keys));
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
   const KeyDropout dropout = key_dropout(a, n, b, h, first, s.words);
   const float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
@@ -166,32 +172,35 @@ void attention_backward_as(const AttentionBackward& a, const AttentionSizes& n, 
   for (Index i0 = 0; i0 < n.queries; i0 += n.block) {
     const Index rows = lesser(n.block, n.queries - i0), seen = keys.seen_by(i0 + rows - 1);
     const Index padded = round_up(seen, kPanel);
-    micro_gemm(left_rows(q.from(i0), 0, rows, size, s.left), {s.keys_across, size},
-               {s.scores, n.score_step, false, true, a.scale}, rows, seen, size);
-    micro_gemm(left_rows(dy.from(i0), 0, rows, size, s.left), {s.values_across, size},
-               {s.dscores, n.score_step, false, true}, rows, seen, size);
+    micro_gemm(left_rows(q.from(i0), rows, size, elements<T>(s.left)), {elements<T>(s.keys_across), depth},
+               {s.scores, n.score_step, false, true, a.scale}, rows, seen, depth);
+    micro_gemm(left_rows(dy.from(i0), rows, size, elements<T>(s.left)), {elements<T>(s.values_across), depth},
+               {s.dscores, n.score_step, false, true}, rows, seen, depth);
     for (Index i = 0; i < rows; ++i) {
       float* row = s.scores + i * n.score_step;
       for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
       softmax_backward_row(row, s.dscores + i * n.score_step, padded, bias, lse[i0 + i], dropout.row(i0 + i, padded));
     }
-    if (a.dq) {
-      MicroOut out = rows_to_compute(dq, i0, a.dq.add, size, s.out);
-      out.scale = a.scale;
-      micro_gemm({s.dscores, n.score_step, 1}, {s.keys, all}, out, rows, size, seen);
-      finish_rows(dq, i0, a.dq.add, rows, size, s.out);
-    }
     if (a.dk) {
-      pack_rows(q.from(i0), rows, size, s.rows);
+      pack_rows(q.from(i0), rows, size, elements<T>(s.rows));
       MicroOut out = rows_to_compute(dk, first, true, size, s.dkeys);
       out.add = !(set_dk && i0 == 0), out.scale = a.scale;
-      micro_gemm({s.dscores, 1, n.score_step}, {s.rows, rows}, out, seen, size, rows);
+      micro_gemm(left_transposed(s.dscores, n.score_step, rows, padded, elements<T>(s.across)),
+                 {elements<T>(s.rows), depth_of<T>(rows)}, out, seen, size, depth_of<T>(rows));
     }
     if (a.dv) {
-      pack_rows(dy.from(i0), rows, size, s.rows);
+      pack_rows(dy.from(i0), rows, size, elements<T>(s.rows));
       MicroOut out = rows_to_compute(dv, first, true, size, s.dvalues);
       out.add = !(set_dv && i0 == 0);
-      micro_gemm({s.scores, 1, n.score_step}, {s.rows, rows}, out, seen, size, rows);
+      micro_gemm(left_transposed(s.scores, n.score_step, rows, padded, elements<T>(s.across)),
+                 {elements<T>(s.rows), depth_of<T>(rows)}, out, seen, size, depth_of<T>(rows));
+    }
+    if (a.dq) {  // the last of the three: left_sums rounds in place
+      MicroOut out = rows_to_compute(dq, i0, a.dq.add, size, s.out);
+      out.scale = a.scale;
+      micro_gemm(left_sums(s.dscores, n.score_step, rows, padded, elements<T>(nullptr)),
+                 {elements<T>(s.keys), depth_of<T>(all)}, out, rows, size, depth_of<T>(seen));
+      finish_rows(dq, i0, a.dq.add, rows, size, s.out);
     }
   }
   if (a.dk) finish_rows(dk, first, a.dk.add, all, size, s.dkeys);

@@ -71,7 +71,8 @@ inline AttentionKind kind_of(const AttentionBackward& a) {
   return {a.dropout.active(), true, a.q.dtype == DType::bf16};
 }
 
-/// One thread's scratch. The f32 copies of rows in bf16 exist only there.
+/// One thread's scratch. Operands of products are elements of 4 bytes, f32 or pairs of bf16 (of which there are half as
+/// many along the depth).
 struct AttentionScratch {
   AttentionScratch(const AttentionSizes& n, const AttentionKind& kind, void* memory) : scratch(memory) {
     const bool backward = kind.backward;
@@ -88,6 +89,7 @@ struct AttentionScratch {
     if (!backward) return;
     keys = scratch.take(n.keys * n.wide_head);
     dscores = scratch.take(n.block * n.score_step);
+    if (kind.bf16) across = scratch.take((n.block + 1) / 2 * n.score_step);
     rows = scratch.take(n.block * n.wide_head);
     if (!kind.bf16) return;
     dkeys = scratch.take(n.keys * n.head_size);
@@ -96,7 +98,7 @@ struct AttentionScratch {
   Scratch scratch;
   float *keys_across, *values = nullptr, *values_across = nullptr, *scores, *bias, *row_scale;
   std::uint32_t* words = nullptr;
-  float *keys = nullptr, *dscores = nullptr, *rows = nullptr;
+  float *keys = nullptr, *dscores = nullptr, *across = nullptr, *rows = nullptr;
   float *left = nullptr, *out = nullptr, *dkeys = nullptr, *dvalues = nullptr;
 };
 

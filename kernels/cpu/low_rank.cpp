@@ -26,7 +26,8 @@ inline constexpr std::ptrdiff_t kColumns = 128, kChunk = 512;
 // A task of de: this many rows, by one panel.
 inline constexpr std::ptrdiff_t kRowsOfE = 6;
 
-/// One thread's scratch for a task of y or dx. `out` holds the f32 sums of what is written in bf16.
+/// One thread's scratch for a task of y or dx. Operands of products are elements of 4 bytes, f32 or pairs of bf16.
+/// `out` holds the f32 sums of what is written in bf16.
 struct LowRankScratch {
   LowRankScratch(const LowRankSizes& n, bool bf16, void* memory) : scratch(memory) {
     panels = scratch.take((n.slots > kChunk ? n.slots : kChunk) * kColumns);
@@ -56,13 +57,13 @@ struct EmbeddingScratch {
     panels = scratch.take(group * sample_size);
     zeros = scratch.take(n.width);
     token = scratch.take<std::int32_t>(n.batch * n.positions);
-    if (bf16) widened = scratch.take(threads * kRowsOfE * n.width);
+    if (bf16) copied = scratch.take(threads * kRowsOfE * n.width);
   }
   Scratch scratch;
   std::ptrdiff_t sample_size, group;
   float *panels, *zeros;
-  float* widened = nullptr;  ///< (threads, kRowsOfE, D): rows of x in bf16, as f32
-  std::int32_t* token;       ///< (B, P): the token with this rank, or -1
+  float* copied = nullptr;  ///< (threads, kRowsOfE, D): rows of x in bf16 that cannot be read as pairs in place
+  std::int32_t* token;      ///< (B, P): the token with this rank, or -1
 };
 
 }  // namespace cald
@@ -86,14 +87,27 @@ inline float length_scale(const TensorRef& lengths, Index b) {
   return n > 0 ? 1.0f / __builtin_sqrtf(static_cast<float>(n)) : 0.0f;
 }
 
-/// Rows ranks[0 .. n) of e as columns of a left operand: in place if they follow one another, else gathered.
-inline MicroLhs rows_of_e(const TensorRef& e, const std::int32_t* ranks, Index n, float* gathered) {
+template <class T>
+HWY_INLINE Element<T>* elements(float* scratch) {
+  return reinterpret_cast<Element<T>*>(scratch);
+}
+
+/// Rows ranks[0 .. n) of e as columns of a left operand: in place if they follow one another, else gathered; rounded
+/// for a product of bf16.
+inline MicroLhs<float> rows_of_e(const TensorRef& e, const std::int32_t* ranks, Index n, float* gathered) {
   const Index slots = e.dim(1), step = e.strides[0];
   bool run = true;
   for (Index i = 1; i < n; ++i) run = run && ranks[i] == ranks[0] + i;
   if (run) return {e.f32() + ranks[0] * step, 1, step};
   for (Index i = 0; i < n; ++i)
     __builtin_memcpy(gathered + i * slots, e.f32() + ranks[i] * step, static_cast<std::size_t>(slots) * sizeof(float));
+  return {gathered, 1, slots};
+}
+inline MicroLhs<Bf16Pair> rows_of_e(const TensorRef& e, const std::int32_t* ranks, Index n, Bf16Pair* gathered) {
+  const Index slots = e.dim(1), step = e.strides[0];
+  for (Index i = 0; i < n; i += 2)
+    pair_rows(e.f32() + ranks[i] * step, i + 1 < n ? e.f32() + ranks[i + 1] * step : nullptr, slots,
+              gathered + i / 2 * slots);
   return {gathered, 1, slots};
 }
 
@@ -127,9 +141,11 @@ void low_rank_forward_as(const LowRankForward& a, const LowRankSizes& n, Index b
       s.rows[count++] = at<T>(a.x, b, token, col0);
     }
     if (count == 0 && out.add) break;
-    pack_rows(MicroRows<T>{nullptr, 0, s.rows_as<T>()}, count, cols, s.panels);
-    const MicroLhs e = count ? rows_of_e(a.e, s.ranks, count, s.gathered) : MicroLhs{s.gathered, 0, 0};
-    micro_gemm(e, {s.panels, count}, out, n.slots, cols, count);
+    const auto panels = elements<T>(s.panels), gathered = elements<T>(s.gathered);
+    pack_rows(MicroRows<T>{nullptr, 0, s.rows_as<T>()}, count, cols, panels);
+    const MicroLhs<Element<T>> none{gathered, 0, 0};
+    micro_gemm(count ? rows_of_e(a.e, s.ranks, count, gathered) : none, {panels, depth_of<T>(count)}, out, n.slots,
+               cols, depth_of<T>(count));
     out.add = true;
   } while (token < n.tokens);
   if constexpr (kIsBf16<T>) write_rows(s.out, y, a.y.strides[1], n.slots, cols, false);
@@ -142,12 +158,24 @@ void low_rank_forward(const LowRankForward& a, const LowRankSizes& n, Index b, I
     low_rank_forward_as<float>(a, n, b, col0, memory);
 }
 
+/// Rows s.rows[first .. last) of e as a left operand, rounded for a product of bf16.
+inline MicroLhs<float> left_rows_of_e(float, const LowRankSizes&, const LowRankScratch& s, Index first, Index) {
+  return {nullptr, 0, 1, s.rows_as<float>() + first};
+}
+inline MicroLhs<Bf16Pair> left_rows_of_e(Bf16, const LowRankSizes& n, const LowRankScratch& s, Index first,
+                                         Index last) {
+  const Index depth = depth_of<Bf16>(n.slots);
+  auto* const rows = elements<Bf16>(s.gathered);
+  for (Index i = first; i < last; ++i) pair_row(s.rows_as<float>()[i], n.slots, rows + (i - first) * depth);
+  return {rows, depth, 1};
+}
+
 /// dx[b][:, col0 .. col0 + cols).
 template <class T>
 void low_rank_backward_x_as(const LowRankBackward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
   const LowRankScratch s(n, kIsBf16<T>, memory);
   const Index cols = lesser(kColumns, n.width - col0);
-  pack_rows(MicroRows<T>{at<T>(a.dy, b, 0, col0), a.dy.strides[1]}, n.slots, cols, s.panels);
+  pack_rows(MicroRows<T>{at<T>(a.dy, b, 0, col0), a.dy.strides[1]}, n.slots, cols, elements<T>(s.panels));
   __builtin_memset(s.zeros, 0, static_cast<std::size_t>(n.slots) * sizeof(float));
   for (Index t0 = 0; t0 < n.tokens; t0 += kChunk) {
     const Index rows = lesser(kChunk, n.tokens - t0);
@@ -168,7 +196,8 @@ void low_rank_backward_x_as(const LowRankBackward& a, const LowRankSizes& n, Ind
     const Index step = a.dx.to.strides[1];
     MicroOut out = rows_to_compute(dx, step, cols, s.out);
     out.add = a.dx.add && !kIsBf16<T>, out.scale = length_scale(a.lengths, b);
-    micro_gemm({nullptr, 0, 1, s.rows_as<float>() + first}, {s.panels, n.slots}, out, last - first, cols, n.slots);
+    micro_gemm(left_rows_of_e(T{}, n, s, first, last), {elements<T>(s.panels), depth_of<T>(n.slots)}, out, last - first,
+               cols, depth_of<T>(n.slots));
     if constexpr (kIsBf16<T>) write_rows(s.out, dx, step, last - first, cols, a.dx.add);
   }
 }
@@ -181,38 +210,49 @@ void low_rank_backward_x(const LowRankBackward& a, const LowRankSizes& n, Index 
 }
 
 /// Packs a panel of dy[b]^T.
-void low_rank_pack_dy(const LowRankBackward& a, const LowRankSizes& n, Index b, Index slot0, float* panel) {
-  const Index step = a.dy.strides[1], slots = lesser(kPanel, n.slots - slot0);
-  if (a.dy.dtype == DType::bf16)
-    pack_transposed(MicroRows<Bf16>{at<Bf16>(a.dy, b, slot0, 0), step}, n.width, slots, panel);
-  else
-    pack_transposed(MicroRows<float>{at<float>(a.dy, b, slot0, 0), step}, n.width, slots, panel);
+template <class T>
+void low_rank_pack_dy_as(const LowRankBackward& a, const LowRankSizes& n, Index b, Index slot0, float* sample) {
+  const MicroRows<T> rows{at<T>(a.dy, b, slot0, 0), a.dy.strides[1]};
+  pack_transposed(rows, n.width, lesser(kPanel, n.slots - slot0), elements<T>(sample) + slot0 * depth_of<T>(n.width));
 }
-
-/// Row `token` of x[b] in f32: where it lies, or widened into `buffer`.
-inline const float* row_of_x(const LowRankBackward& a, const LowRankSizes& n, Index b, Index token, float* buffer) {
-  if (a.x.dtype != DType::bf16) return at<float>(a.x, b, token, 0);
-  return left_rows(MicroRows<Bf16>{at<Bf16>(a.x, b, token, 0), 0}, 0, 1, n.width, buffer).base;
+/// `sample`: where all panels of b lie.
+void low_rank_pack_dy(const LowRankBackward& a, const LowRankSizes& n, Index b, Index slot0, float* sample) {
+  if (a.dy.dtype == DType::bf16)
+    low_rank_pack_dy_as<Bf16>(a, n, b, slot0, sample);
+  else
+    low_rank_pack_dy_as<float>(a, n, b, slot0, sample);
 }
 
 /// Adds samples [b0, b1) to rows [row0, row0 + kRowsOfE) of de, columns [slot0, slot0 + kPanel), on thread `part`.
-void low_rank_backward_e(const LowRankBackward& a, const LowRankSizes& n, const EmbeddingScratch& s, Index part,
-                         Index b0, Index b1, Index row0, Index rows, Index slot0) {
+template <class T>
+void low_rank_backward_e_as(const LowRankBackward& a, const LowRankSizes& n, const EmbeddingScratch& s, Index part,
+                            Index b0, Index b1, Index row0, Index rows, Index slot0) {
+  const Index depth = depth_of<T>(n.width);
   MicroOut out{a.de.to.f32() + row0 * a.de.to.strides[0] + slot0, a.de.to.strides[0], a.de.add || b0 > 0};
   for (Index b = b0; b < b1; ++b) {
-    const float* x[kRowsOfE];
+    const Element<T>* x[kRowsOfE];
     bool any = false;
     for (Index i = 0; i < rows; ++i) {
       const std::int32_t token = s.token[b * n.positions + row0 + i];
-      x[i] = token < 0 ? s.zeros : row_of_x(a, n, b, token, s.widened + (part * kRowsOfE + i) * n.width);
+      x[i] = token < 0
+                 ? elements<T>(s.zeros)
+                 : left_row(at<T>(a.x, b, token, 0), n.width, elements<T>(s.copied + (part * kRowsOfE + i) * n.width));
       any = any || token >= 0;
     }
     if (!any && out.add) continue;
     out.scale = length_scale(a.lengths, b);
-    micro_gemm({nullptr, 0, 1, x}, {s.panels + (b - b0) * s.sample_size + slot0 * n.width, n.width}, out, rows,
-               lesser(kPanel, n.slots - slot0), n.width);
+    micro_gemm({nullptr, 0, 1, x}, {elements<T>(s.panels + (b - b0) * s.sample_size) + slot0 * depth, depth}, out, rows,
+               lesser(kPanel, n.slots - slot0), depth);
     out.add = true;
   }
+}
+
+void low_rank_backward_e(const LowRankBackward& a, const LowRankSizes& n, const EmbeddingScratch& s, Index part,
+                         Index b0, Index b1, Index row0, Index rows, Index slot0) {
+  if (a.x.dtype == DType::bf16)
+    low_rank_backward_e_as<Bf16>(a, n, s, part, b0, b1, row0, rows, slot0);
+  else
+    low_rank_backward_e_as<float>(a, n, s, part, b0, b1, row0, rows, slot0);
 }
 
 std::ptrdiff_t low_rank_panel() { return kPanel; }
@@ -300,7 +340,7 @@ void backward_e(const Exec& exec, const LowRankBackward& a, const LowRankSizes& 
       for (std::int64_t t = begin; t < end; ++t) {
         const std::int64_t slot0 = t % panels * panel;
         HWY_DYNAMIC_DISPATCH(low_rank_pack_dy)
-        (a, n, b0 + t / panels, slot0, s.panels + t / panels * s.sample_size + slot0 * n.width);
+        (a, n, b0 + t / panels, slot0, s.panels + t / panels * s.sample_size);
       }
     });
     parallel_parts(exec, row_tasks * panels, grain_of((b1 - b0) * kRowsOfE * panel * n.width),

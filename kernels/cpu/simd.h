@@ -93,18 +93,20 @@ HWY_INLINE FloatVec load(Floats d, const Bf16* p, Part part) {
   const Rebind<std::uint16_t, Floats> half;
   return BitCast(d, ShiftLeft<16>(PromoteTo(du, load(half, reinterpret_cast<const std::uint16_t*>(p), part))));
 }
-template <class Part>
-HWY_INLINE void store(Floats, FloatVec v, Bf16* p, Part part) {
+/// v as bf16, each in the lower half of its lane.
+HWY_INLINE Vec<RebindToUnsigned<Floats>> bf16_bits(FloatVec v) {
   const RebindToUnsigned<Floats> du;
-  const RebindToSigned<Floats> di;
-  const Rebind<std::uint16_t, Floats> half;
   const auto bits = BitCast(du, v);
   const auto odd = And(ShiftRight<16>(bits), Set(du, 1u));
   const auto rounded = ShiftRight<16>(Add(bits, Add(odd, Set(du, 0x7FFFu))));
   const auto quiet = Or(ShiftRight<16>(bits), Set(du, 0x40u));
-  const auto number = RebindMask(du, Eq(v, v));
-  const auto out = DemoteTo(half, BitCast(di, IfThenElse(number, rounded, quiet)));
-  store(half, out, reinterpret_cast<std::uint16_t*>(p), part);
+  return IfThenElse(RebindMask(du, Eq(v, v)), rounded, quiet);
+}
+template <class Part>
+HWY_INLINE void store(Floats, FloatVec v, Bf16* p, Part part) {
+  const RebindToSigned<Floats> di;
+  const Rebind<std::uint16_t, Floats> half;
+  store(half, DemoteTo(half, BitCast(di, bf16_bits(v))), reinterpret_cast<std::uint16_t*>(p), part);
 }
 
 /// Calls fn(i, part) for i = 0, Lanes, 2 Lanes ... below n, `part` being Whole or, at the end, First. Each element goes

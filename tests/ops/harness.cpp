@@ -113,9 +113,10 @@ std::shared_ptr<Storage> PoisonedAllocator::allocate(std::size_t bytes, MemClass
   return s;
 }
 
-Case in_bf16(Case c, const std::vector<std::size_t>& inputs, DType output) {
+Case in_bf16(Case c, const std::vector<std::size_t>& inputs, DType output, int roundings) {
   c.name += ", bf16";
   c.output = output;
+  c.roundings = roundings;
   for (std::size_t k : inputs) c.inputs[k].dtype = DType::bf16;
   return c;
 }

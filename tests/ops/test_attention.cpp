@@ -1,8 +1,7 @@
 // Softmax attention: masks, causality, dropout, sizes, and independence from the number of threads.
 #include <gtest/gtest.h>
 
-#include <cstring>
-
+#include "kernels/elementwise.h"
 #include "ops/attention.h"
 #include "tests/ops/harness.h"
 
@@ -73,7 +72,8 @@ Tensor apply(OpRun& run, const Setting& s, const std::vector<Tensor>& in) {
 void check(const std::string& name, const Setting& s) {
   const std::int64_t width = s.heads * s.head_size;
   const Case c{name, {{{s.batch, s.queries, width}}, {{s.batch, s.keys, width}}, {{s.batch, s.keys, width}}}};
-  for (const Case& each : {c, in_bf16(c, {0, 1, 2})})
+  // A product with the probabilities, or their gradients, has them in bf16.
+  for (const Case& each : {c, in_bf16(c, {0, 1, 2}, DType::bf16, 2)})
     check_op(
         each, [&]<class T>(const Inputs<T>& in) { return attention(s, in); },
         [&](OpRun& run, const std::vector<Tensor>& in) { return apply(run, s, in); });
@@ -124,18 +124,25 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
-/// Forward and backward on normal values, large enough for several blocks of queries.
-Outcome run_blocks(const Setting& s, int threads, const std::vector<float> (&values)[4]) {
+/// Forward and backward on the given q, k, v and dy, as f32 or, if they are bf16's numbers, as bf16.
+Outcome run_blocks(const Setting& s, int threads, const std::vector<float> (&values)[4], DType dtype = DType::f32) {
   Place place(threads);
   Context& context = place;
   const std::int64_t width = s.heads * s.head_size;
   const Shape rows{s.batch, s.queries, width}, key_rows{s.batch, s.keys, width};
-  const Tensor q = tensor_of(context, rows, values[0]), k = tensor_of(context, key_rows, values[1]);
-  const Tensor v = tensor_of(context, key_rows, values[2]), dy = tensor_of(context, rows, values[3]);
+  const auto cast = [&](const Tensor& x, DType to) {
+    if (x.dtype() == to) return x;
+    Tensor y = context.empty(x.shape(), to);
+    context.launch(Copy{x, y});
+    return y;
+  };
+  const auto operand = [&](const Shape& shape, int i) { return cast(tensor_of(context, shape, values[i]), dtype); };
+  const auto result = [&](const Tensor& x) { return read(cast(x, DType::f32)); };
+  const Tensor q = operand(rows, 0), k = operand(key_rows, 1), v = operand(key_rows, 2), dy = operand(rows, 3);
   const Tensor mask = s.mask.empty() ? Tensor{} : tensor_of(context, {s.batch, s.keys}, s.mask);
   const Tensor samples = s.samples.empty() ? Tensor{} : tensor_of(context, {s.batch}, s.samples);
-  const Tensor y = context.empty(rows), lse = context.empty({s.batch, s.heads, s.queries});
-  const Tensor dq = context.empty(rows), dk = context.empty(key_rows), dv = context.empty(key_rows);
+  const Tensor y = context.like(q), lse = context.empty({s.batch, s.heads, s.queries});
+  const Tensor dq = context.like(q), dk = context.like(k), dv = context.like(v);
   context.launch(AttentionForward{q, k, v, mask, samples, y, lse, s.heads, s.scale, s.causal, s.dropout});
   context.launch(AttentionBackward{q,
                                    k,
@@ -152,17 +159,19 @@ Outcome run_blocks(const Setting& s, int threads, const std::vector<float> (&val
                                    s.scale,
                                    s.causal,
                                    s.dropout});
-  return {read(y), read(lse), read(dq), read(dk), read(dv)};
+  return {result(y), result(lse), result(dq), result(dk), result(dv)};
 }
 
-/// What the definition gives for the same, in double or float. Gradients: ds = p (dp - delta) and so on.
+/// What the definition gives for the same, in double or float. Gradients: ds = p (dp - delta) and so on. In bf16 p and
+/// ds are rounded for their products, and so are the results.
 template <class T>
 struct Defined {
   std::vector<T> y, lse, dq, dk, dv;
 };
 
 template <class T>
-Defined<T> define(const Setting& s, const std::vector<float> (&values)[4]) {
+Defined<T> define(const Setting& s, const std::vector<float> (&values)[4], DType dtype = DType::f32) {
+  const auto round = [&](T x) { return dtype == DType::bf16 ? T(rounded({static_cast<float>(x)}, dtype)[0]) : x; };
   const std::int64_t d = s.head_size, width = s.heads * d, nq = s.batch * s.queries, nk = s.batch * s.keys;
   const auto at = [&](std::int64_t row, std::int64_t c) { return static_cast<std::size_t>(row * width + c); };
   const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
@@ -190,8 +199,8 @@ Defined<T> define(const Setting& s, const std::vector<float> (&values)[4]) {
         r.lse[size((b * s.heads + head) * s.queries + i)] = top + std::log(sum);
         for (std::int64_t j = 0; j < s.keys; ++j) delta += (p[size(j)] /= sum) * dp[size(j)];
         for (std::int64_t j = 0; j < s.keys; ++j) {
-          const T kept = p[size(j)] * static_cast<T>(s.keep(b, head, i, j));
-          const T ds = p[size(j)] * (dp[size(j)] - delta) * T(s.scale);
+          const T kept = round(p[size(j)] * static_cast<T>(s.keep(b, head, i, j)));
+          const T ds = round(p[size(j)] * (dp[size(j)] - delta)) * T(s.scale);
           for (std::int64_t c = c0; c < c0 + d; ++c) {
             const std::size_t key = at(b * s.keys + j, c);
             r.y[at(row, c)] += kept * T(values[2][key]);
@@ -201,23 +210,25 @@ Defined<T> define(const Setting& s, const std::vector<float> (&values)[4]) {
           }
         }
       }
+  for (std::vector<T>* x : {&r.y, &r.dq, &r.dk, &r.dv})
+    for (T& v : *x) v = round(v);
   return r;
 }
 
-void check_blocks(const Setting& s, const std::string& what) {
+void check_blocks(const Setting& s, const std::string& what, DType dtype = DType::f32) {
   const std::int64_t width = s.heads * s.head_size, nq = s.batch * s.queries * width, nk = s.batch * s.keys * width;
-  const std::vector<float> values[4] = {normal_values(nq, 9, 0), normal_values(nk, 9, 1), normal_values(nk, 9, 2),
-                                        normal_values(nq, 9, 3)};
-  const Outcome got = run_blocks(s, 1, values);
+  const auto drawn = [&](std::int64_t n, std::uint64_t stream) { return rounded(normal_values(n, 9, stream), dtype); };
+  const std::vector<float> values[4] = {drawn(nq, 0), drawn(nk, 1), drawn(nk, 2), drawn(nq, 3)};
+  const Outcome got = run_blocks(s, 1, values, dtype);
   const Defined<double> exact = define<double>(s, values);
-  const Defined<float> naive = define<float>(s, values);
+  const Defined<float> naive = define<float>(s, values, dtype);
   expect_near(got.y, wanted(exact.y, naive.y), what + ", y");
   expect_near(got.lse, wanted(exact.lse, naive.lse), what + ", lse");
   expect_near(got.dq, wanted(exact.dq, naive.dq), what + ", dq");
   expect_near(got.dk, wanted(exact.dk, naive.dk), what + ", dk");
   expect_near(got.dv, wanted(exact.dv, naive.dv), what + ", dv");
   for (int threads : backend().threads)
-    EXPECT_EQ(run_blocks(s, threads, values), got) << what << ", " << threads << " threads";
+    EXPECT_TRUE(run_blocks(s, threads, values, dtype) == got) << what << ", " << threads << " threads";
 }
 
 /// Valid keys [begin, end) of each sample.
@@ -237,6 +248,15 @@ TEST(Attention, ManyBlocksOfQueries) {
   check_blocks({2, 70, 90, 24, 1, valid(90, {{0, 90}, {31, 77}}), false, d, {3, 1000}}, "dropout");
   check_blocks({1, 900, 40, 8, 1, {}, false}, "several tasks a head");
   check_blocks({1, 900, 900, 8, 1, {}, true}, "several tasks a head, causal");
+}
+
+TEST(Attention, ManyBlocksOfQueriesInBf16) {
+  const DType bf16 = DType::bf16;
+  check_blocks({1, 130, 130, 32}, "130 tokens", bf16);
+  check_blocks({2, 97, 61, 21, 2, valid(61, {{0, 50}, {13, 61}})}, "pads on either side, odd sizes", bf16);
+  check_blocks({1, 101, 141, 8, 3, valid(141, {{5, 134}}), true}, "causal, more keys", bf16);
+  check_blocks({2, 71, 90, 24, 1, valid(90, {{0, 90}, {31, 77}}), false, {0.1f, {99, 1, 2}}, {3, 1000}}, "dropout",
+               bf16);
 }
 
 TEST(Attention, WithoutAnyKeyLogSumIsMinusInfinityAndGradientsAreZero) {

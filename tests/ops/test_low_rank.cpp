@@ -48,7 +48,8 @@ Tensor apply(OpRun& run, const Ranks& r, const std::vector<Tensor>& in) {
 
 void check(const std::string& name, const Ranks& r, std::int64_t positions, std::int64_t slots, std::int64_t width) {
   const Case c{name, {{{r.batch, r.tokens, width}}, {{positions, slots}}}};
-  for (const Case& each : {c, in_bf16(c, {0})})
+  // e is rounded too.
+  for (const Case& each : {c, in_bf16(c, {0}, DType::bf16, 2)})
     check_op(
         each, [&]<class T>(const Inputs<T>& in) { return project(r, in); },
         [&](OpRun& run, const std::vector<Tensor>& in) { return apply(run, r, in); });
