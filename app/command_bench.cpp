@@ -55,14 +55,32 @@ struct StepFlags {
 
 /// Keys that say what a step computes; the others name data, files, or the course of a run.
 bool is_step_key(std::string_view key) {
-  static const std::set<std::string_view> kOthers = {"output",         "train",           "dev",
-                                                     "text-column",    "pair-column",     "label-column",
-                                                     "order",          "bucket",          "max-length",
-                                                     "hybrid-stop",    "steps",           "epochs",
-                                                     "schedule",       "warmup",          "evaluate-every",
-                                                     "schedule-floor", "eval-batch-size", "checkpoint-every",
-                                                     "keep-best",      "keep-waypoints",  "resume",
-                                                     "memory-budget"};
+  static const std::set<std::string_view> kOthers = {"output",
+                                                     "train",
+                                                     "dev",
+                                                     "text-column",
+                                                     "pair-column",
+                                                     "label-column",
+                                                     "order",
+                                                     "bucket",
+                                                     "max-length",
+                                                     "hybrid-stop",
+                                                     "steps",
+                                                     "epochs",
+                                                     "schedule",
+                                                     "warmup",
+                                                     "evaluate-every",
+                                                     "schedule-floor",
+                                                     "eval-batch-size",
+                                                     "checkpoint-every",
+                                                     "keep-best",
+                                                     "keep-waypoints",
+                                                     "resume",
+                                                     "memory-budget",
+                                                     "waypoint-spacing",
+                                                     "drift",
+                                                     "drift-inputs",
+                                                     "drift-from"};
   return kOthers.count(key) == 0;
 }
 

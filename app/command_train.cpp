@@ -52,11 +52,17 @@ bool is_conversion_key(std::string_view key) {
                                                    "ld-normalise",
                                                    "hybrid-stop",
                                                    "hybrid-stop-terms",
+                                                   "drift-from",
                                                    "teacher-learning-rate",
                                                    "teacher-interval",
                                                    "teacher-dropout",
                                                    "new-learning-rate"};
   return kKeys.count(key) > 0;
+}
+
+/// Keys that mean something only while a transformer is fine-tuned.
+bool is_finetuning_key(std::string_view key) {
+  return key == "keep-waypoints" || key == "waypoint-spacing" || key == "drift" || key == "drift-inputs";
 }
 
 std::string describe(const MemoryCost& c) {
@@ -216,7 +222,7 @@ CommandBody add_finetune(CLI::App& command) {
 }
 
 CommandBody add_convert(CLI::App& command) {
-  return add_training(command, conversion_defaults(), [](std::string_view key) { return key != "keep-waypoints"; });
+  return add_training(command, conversion_defaults(), [](std::string_view key) { return !is_finetuning_key(key); });
 }
 
 CommandBody add_plan(CLI::App& command) { return add_run(command, conversion_defaults(), {}, false, print_plan); }

@@ -17,6 +17,7 @@ CommandBody add_states(CLI::App& command);
 CommandBody add_inspect(CLI::App& command);
 CommandBody add_report(CLI::App& command);
 CommandBody add_prepare(CLI::App& command);
+CommandBody add_drift(CLI::App& command);
 CommandBody add_bench(CLI::App& command);
 
 }  // namespace cald

@@ -23,6 +23,7 @@ constexpr Command kCommands[] = {
     {"states", "Write hidden states and logits for given token ids", cald::add_states},
     {"plan", "Print the memory plan of a run without training", cald::add_plan},
     {"inspect", "Show a model directory: configuration, tensors, what a conversion would do", cald::add_inspect},
+    {"drift", "Show how far hidden states moved over a fine-tuning run, and the mode that suits", cald::add_drift},
     {"report", "Make one HTML file of a run directory, or of several side by side", cald::add_report},
     {"prepare", "Turn a published data set into this program's layout", cald::add_prepare},
     {"bench", "Measure the kernels or a training step, with the share of this machine's peak", cald::add_bench},

@@ -37,6 +37,8 @@ std::string result_section(const RunData& run);
 std::string loss_section(const RunData& run);
 std::string accuracy_section(const RunData& run);
 std::string distance_section(const RunData& run);
+/// Empty for runs that have not measured their drift.
+std::string drift_section(const RunData& run);
 std::string conversion_section(const RunData& run);
 std::string memory_section(const RunData& run);
 std::string cost_section(const RunData& run);

@@ -88,6 +88,7 @@ void read_step_line(RunData& run, const json& j, const std::string& where) {
                          maybe_number(*eval, "examples", where)});
     return;
   }
+  if (j.contains("drift")) return;  // read_drift's
   for (const auto& [key, value] : j.items())
     if (key != "step" && value.is_number()) run.metrics[key].emplace_back(step, value.get<double>());
   if (const auto states = j.find("ld_by_state"); states != j.end()) {
@@ -178,6 +179,7 @@ RunData read_run(const std::string& directory) {
   run.has_metrics = exists(file("metrics.jsonl"));
   if (run.has_metrics)
     for_each_line(file("metrics.jsonl"), [&](const json& j, const std::string& w) { read_step_line(run, j, w); });
+  run.drift = read_drift(directory);
   run.has_timing = exists(file("timing.jsonl"));
   if (run.has_timing)
     for_each_line(file("timing.jsonl"), [&](const json& j, const std::string& w) {

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "train/drift.h"
+
 namespace cald {
 
 /// (step, value), in the order of the file.
@@ -59,6 +61,7 @@ struct RunData {
   std::map<std::string, Points> metrics;  ///< by key of metrics.jsonl: loss, ce, kd, ld, learning_rate, ...
   std::vector<Points> ld_by_state;
   std::vector<EvalRecord> evals;
+  DriftCurve drift;
   std::vector<TimingRecord> timing;
   std::optional<PlanData> plan;
   std::optional<CostData> cost;

@@ -1,6 +1,7 @@
 #include "app/run_options.h"
 
 #include "app/exec_flags.h"
+#include "train/drift.h"
 #include "train/option_io.h"
 #include "train/trainer.h"
 
@@ -16,6 +17,7 @@ void resolve(RunOptions& o, const std::vector<std::string>& needed) {
   require_options(o, needed);
   resolve_preset(o);
   validate(o);
+  settle_hybrid_stop(o);
   const Exec exec = exec_of(o);
   if (supported_dtype(exec.device, exec.compute) == DType::f32) o.dtype = DTypeOption::f32;
   o.threads = exec.threads;

@@ -42,6 +42,7 @@ RunOptions measured_run(const StepBenchOptions& o) {
   run.steps = o.warmup + o.iterations;
   run.warmup = {0, false};
   run.hybrid_stop.reset();
+  run.drift = false;
   run.order = Order::given;
   run.train.clear();
   run.dev.clear();

@@ -73,6 +73,7 @@ void check_ranges(const RunOptions& o, const Checker& c) {
   c.at_least(o.eval_batch_size, 1, "eval-batch-size", "1");
   c.point(o.checkpoint_every, "checkpoint-every", false);
   c.at_least(o.keep_waypoints, 0, "keep-waypoints", "0");
+  c.at_least(o.drift_inputs, 1, "drift-inputs", "1");
   c.at_least(o.threads, 0, "threads", "0");
   c.at_least(o.recompute, 0, "recompute", "0 layers");
   c.at_least(o.micro_batches, 1, "micro-batches", "1");
@@ -97,10 +98,15 @@ const Belonging kBelongings[] = {
     {"hybrid-stop", guided, kGuidedModes, true},
     {"hybrid-stop-terms", [](const RunOptions& o) { return o.hybrid_stop.has_value(); }, "runs with hybrid-stop",
      false},
+    {"drift-from", [](const RunOptions& o) { return o.hybrid_stop && o.hybrid_stop->automatic; },
+     "runs with hybrid-stop auto", false},
     {"teacher-dropout", guided, kGuidedModes, true},
     {"teacher-learning-rate", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
     {"teacher-interval", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
     {"keep-waypoints", [](const RunOptions& o) { return o.mode == Mode::finetune; }, "mode finetune", true},
+    {"waypoint-spacing", [](const RunOptions& o) { return o.keep_waypoints > 0; }, "runs with keep-waypoints", false},
+    {"drift", [](const RunOptions& o) { return o.mode == Mode::finetune; }, "mode finetune", true},
+    {"drift-inputs", [](const RunOptions& o) { return o.drift; }, "runs with drift", false},
     {"evaluate-every", [](const RunOptions& o) { return !o.dev.empty(); }, "runs with dev", false},
 };
 
@@ -121,6 +127,10 @@ void check_terms(const RunOptions& o, const Checker& c) {
     throw usage_error("mode is target, wanted also teacher: the directory of the fine-tuned transformer");
   if (o.mode == Mode::waypoint && o.waypoints.empty())
     throw usage_error("mode is waypoint, wanted also waypoints: the run directory of finetune --keep-waypoints");
+  if (o.drift && o.dev.empty())
+    throw usage_error("drift is measured on held-out inputs, wanted also dev: a file of them");
+  c.want(o.waypoint_spacing == Spacing::steps || o.drift, "waypoint-spacing",
+         "steps; equal drift needs the key drift, by which it is measured");
   const bool distils = guided(o) && (o.a_kd > 0 || o.a_ld > 0);
   c.want(o.a_ce > 0 || distils, "a-ce", "more than 0: no other term of the loss has a weight");
   c.want(o.a_ce > 0 || !o.hybrid_stop, "a-ce", "more than 0: after hybrid-stop the task loss trains alone");

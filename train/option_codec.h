@@ -119,6 +119,23 @@ struct OptionCodec<StepOrShare> {
   }
 };
 
+template <>
+struct OptionCodec<StopPoint> {
+  using Point = OptionCodec<StepOrShare>;
+  static std::string accepted() { return "a number of steps (300), a share of them (\"60%\"), or auto"; }
+  static std::string placeholder() { return "N|P%|auto"; }
+  static bool parse(const std::string& s, StopPoint& out) {
+    out.automatic = s == "auto";
+    return out.automatic || Point::parse(s, out);
+  }
+  static std::string text(const StopPoint& v) { return v.automatic ? "auto" : Point::text(v); }
+  static bool fits(const nlohmann::json& j) { return Point::fits(j); }
+  static nlohmann::ordered_json json(const StopPoint& v) {
+    if (v.automatic) return "auto";
+    return Point::json(v);
+  }
+};
+
 /// An unset value is null in JSON and "" as a text.
 template <class T>
 struct OptionCodec<std::optional<T>> {

@@ -45,6 +45,10 @@ struct EnumNames<Reduce> {
   static constexpr std::array values{"sum", "mean"};
 };
 template <>
+struct EnumNames<Spacing> {
+  static constexpr std::array values{"steps", "drift"};
+};
+template <>
 struct EnumNames<StopTerms> {
   static constexpr std::array values{"all", "ld"};
 };

@@ -17,6 +17,13 @@ struct StepOrShare {
   }
 };
 
+/// The point at which hybrid mode stops distilling.
+struct StopPoint : StepOrShare {
+  StopPoint() = default;
+  StopPoint(const StepOrShare& point) : StepOrShare(point) {}
+  bool automatic = false;  ///< "auto": where the drift of a fine-tuning run says; see settle_hybrid_stop
+};
+
 enum class Mode { finetune, unguided, target, trajectory, waypoint };
 enum class Preset { released, paper };
 enum class Schedule { constant, linear, cosine, exponential };
@@ -25,7 +32,8 @@ enum class Share { none, key_value, layerwise };  ///< Linformer's E and F
 enum class ProjectionInit { normal, pooling, identity };
 enum class Start { model, teacher };
 enum class Reduce { sum, mean };
-enum class StopTerms { all, ld };  ///< what hybrid stops
+enum class Spacing { steps, drift };  ///< of waypoints
+enum class StopTerms { all, ld };     ///< what hybrid stops
 enum class DTypeOption { f32, bf16 };
 enum class DeviceOption { cpu, cuda };
 
@@ -60,8 +68,9 @@ struct RunOptions {
   std::optional<Reduce> ld_reduce;    // over the states
   std::optional<bool> ld_pads;        // padded positions count
   bool ld_normalise = false;
-  std::optional<StepOrShare> hybrid_stop;
+  std::optional<StopPoint> hybrid_stop;
   StopTerms hybrid_stop_terms = StopTerms::all;
+  std::string drift_from;
   // optimizer
   std::optional<std::int64_t> steps;
   double epochs = 3.0;
@@ -84,6 +93,9 @@ struct RunOptions {
   std::optional<StepOrShare> checkpoint_every;  // a share is of an epoch
   bool keep_best = true;
   std::int64_t keep_waypoints = 0;
+  Spacing waypoint_spacing = Spacing::steps;
+  bool drift = false;
+  std::int64_t drift_inputs = 256;
   // machine
   std::uint64_t seed = 0;
   std::int64_t threads = 0;  // 0: as many as the machine has
@@ -136,8 +148,11 @@ struct RunOptions {
     v("ld-reduce", o.ld_reduce, "layerwise: sum or mean over states (released: sum, paper: mean)");
     v("ld-pads", o.ld_pads, "layerwise: padded positions count (released: true, paper: false)");
     v("ld-normalise", o.ld_normalise, "layerwise: LayerNorm on both sides first");
-    v("hybrid-stop", o.hybrid_stop, "stop distillation at this step, or share of the steps (60%)");
+    v("hybrid-stop", o.hybrid_stop,
+      "stop distillation at this step, or share of the steps (60%), or where drift-from says (auto)");
     v("hybrid-stop-terms", o.hybrid_stop_terms, "what stops there: all terms of the teacher, or ld alone");
+    v("drift-from", o.drift_from,
+      "hybrid-stop auto: run directory of finetune --drift (default: the run of the waypoints or the teacher)");
     v("steps", o.steps, "optimizer steps (instead of --epochs); 0 writes the converted, untrained student");
     v("epochs", o.epochs, "passes over the training data");
     v("batch-size", o.batch_size, "examples of an optimizer step and micro-batch");
@@ -165,7 +180,11 @@ struct RunOptions {
     v("checkpoint-every", o.checkpoint_every,
       "write a checkpoint every so many steps, or share of an epoch (default: 100%)");
     v("keep-best", o.keep_best, "RUN/model is the best model on --dev, not the last");
-    v("keep-waypoints", o.keep_waypoints, "finetune: keep this many evenly spaced models for waypoint mode");
+    v("keep-waypoints", o.keep_waypoints, "finetune: keep this many models for waypoint mode");
+    v("waypoint-spacing", o.waypoint_spacing,
+      "finetune: waypoints lie evenly in steps or in drift (needs --drift; twice as many lie on disk until the end)");
+    v("drift", o.drift, "finetune: measure how far hidden states move from step 0, on inputs of --dev");
+    v("drift-inputs", o.drift_inputs, "examples that the drift is measured on, evenly spaced over --dev");
     v("seed", o.seed, "seed of shuffling, dropout and new parameters");
     v("threads", o.threads, "threads; 0: all of the machine's");
     v("dtype", o.dtype, "inputs of matrix products: f32 or bf16");

@@ -6,6 +6,7 @@
 //   checkpoint/       everything that the run needs to go on
 //   model/            the result
 //   waypoints/1..N/   models along a fine-tuning run
+//   candidates/STEP/  models of which those at equal drift become waypoints; gone when the run has ended
 #pragma once
 #include <memory>
 #include <nlohmann/json.hpp>

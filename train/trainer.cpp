@@ -62,6 +62,8 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
   optimizer_ = std::make_unique<Optimizer>(student_->parameters(), heap_, options_, options_.learning_rate, new_rate);
   guide_ = make_guide(options_, ModelDir(options_.model), schedule_, student_->config(), heap_);
   step_ = std::make_unique<TrainStep>(options_, *student_, *optimizer_, guide_.get(), schedule_, memory_);
+  if (options_.drift)
+    drift_ = std::make_unique<DriftRecord>(options_, *student_, *dev_, schedule_.steps, source_.path(), memory_, heap_);
 }
 
 std::int64_t Trainer::steps_per_epoch() const {
@@ -135,6 +137,7 @@ std::size_t Trainer::bytes_with(std::int64_t recompute, std::int64_t micro_batch
   PlannedMemory memory(memory_.exec(), heap_);
   TrainStep(o, *student_, *optimizer_, guide_.get(), schedule_, memory).plan(batch, train_.longest());
   if (dev_) plan_evaluation(*student_, *dev_, options_.eval_batch_size, memory);
+  if (drift_) drift_->plan(memory);
   parameters.set_gradients(shapes_only, Gradients::none);
   return heap_.live_bytes() + kept + memory.bytes();
 }
@@ -166,6 +169,7 @@ void Trainer::plan() {
   }
   if (step_) step_->plan(std::min(options_.batch_size, train_.size()), train_.longest());
   if (dev_) plan_evaluation(*student_, *dev_, options_.eval_batch_size, memory_);
+  if (drift_) drift_->plan(memory_);
 }
 
 std::int64_t Trainer::every(const std::optional<StepOrShare>& s) const {
@@ -190,6 +194,7 @@ Outcome Trainer::run(const std::atomic<bool>& stop) {
   directory_ = std::make_unique<RunDirectory>(options_);
   directory_->write_json("conversion.json", transfer_.json());
   restore();
+  if (drift_ && state_.step == 0) drift_->measure(0, *directory_);
   while (state_.step < schedule_.steps) {
     const std::int64_t step = state_.step;
     const auto start = Clock::now();
@@ -208,11 +213,13 @@ Outcome Trainer::run(const std::atomic<bool>& stop) {
 
     const bool last = state_.step == schedule_.steps;
     if (dev_ && (last || state_.step % every(options_.evaluate_every) == 0)) evaluate_at(state_.step);
+    if (drift_) drift_->measure(state_.step, *directory_);
     keep_waypoint(state_.step);
     const bool interrupted = stop.load();
     if (last || interrupted || state_.step % every(options_.checkpoint_every) == 0) write_checkpoint();
     if (interrupted && !last) return {true, state_.step, state_.best_accuracy, state_.best_step};
   }
+  if (drift_) drift_->finish(*directory_);
   if (!(dev_ && options_.keep_best) || schedule_.steps == 0) save_model(*student_, directory_->model(), source_.path());
   return {false, state_.step, state_.best_accuracy, state_.best_step};
 }
@@ -261,7 +268,7 @@ void Trainer::evaluate_at(std::int64_t steps_done) {
 }
 
 void Trainer::keep_waypoint(std::int64_t steps_done) {
-  const std::int64_t n = options_.keep_waypoints;
+  const std::int64_t n = options_.waypoint_spacing == Spacing::steps ? options_.keep_waypoints : 0;
   for (std::int64_t i = 1; i <= n; ++i)  // the end of phase i of n
     if (steps_done == schedule_.steps * i / n) save_model(*student_, directory_->waypoint(i), source_.path());
 }
@@ -299,6 +306,7 @@ void Trainer::restore() {
   read_weights(student_->parameters(), from + "/student.safetensors");
   optimizer_->load(from + "/optimizer.safetensors");
   if (guide_) guide_->load(from);
+  if (drift_) drift_->restore(*directory_);
   progress_.say("resuming after step " + std::to_string(state_.step) + " of " + std::to_string(schedule_.steps));
 }
 

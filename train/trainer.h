@@ -7,6 +7,7 @@
 
 #include "engine/open_device.h"
 #include "train/cost.h"
+#include "train/drift_record.h"
 #include "train/evaluate.h"
 #include "train/memory_choice.h"
 #include "train/model_io.h"
@@ -89,6 +90,7 @@ class Trainer {
   OpenDevice device_;
   PlannedMemory memory_;
   std::unique_ptr<TrainStep> step_;
+  std::unique_ptr<DriftRecord> drift_;
   std::unique_ptr<RunDirectory> directory_;
   RunState state_;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();

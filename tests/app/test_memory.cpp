@@ -16,15 +16,16 @@ TEST(Program, ResidentMemoryStaysUnderThePlanAndTheDataBy128MiB) {
   for (int i = 0; i < 48; ++i)
     rows += "a very long and dull film of the sea, not a good story at all!\t" + std::to_string(i % 3) + "\n";
   f.put("train.tsv", rows);
-  for (const char* flags : {" --mode unguided", " --mode trajectory"}) {
-    const Result r = cald(f, "convert '" + model + "'" + flags +
-                                 " --mixer-k 8 --train train.tsv --dev train.tsv --steps 2 --evaluate-every 2"
+  for (const std::string command : {"convert --mode unguided --mixer-k 8", "convert --mode trajectory --mixer-k 8",
+                                    "finetune --drift --eval-batch-size 48"}) {
+    const Result r = cald(f, command + " --model '" + model +
+                                 "' --train train.tsv --dev train.tsv --steps 2 --evaluate-every 2"
                                  " --batch-size 16 --max-length 40 --output run");
     ASSERT_EQ(r.code, 0) << r.err;
     const auto plan = nlohmann::json::parse(content_of(f / "run/plan.json"));
     const double promised = plan.at("peak_bytes"), resident = plan.at("resident_peak_bytes");
-    EXPECT_LE(resident, promised + static_cast<double>(rows.size()) + (128 << 20)) << flags;
-    EXPECT_GE(resident, 0.5 * promised) << flags << ": the plan is far too high";
+    EXPECT_LE(resident, promised + static_cast<double>(rows.size()) + (128 << 20)) << command;
+    EXPECT_GE(resident, 0.5 * promised) << command << ": the plan is far too high";
     fs::remove_all(f / "run");
   }
 }

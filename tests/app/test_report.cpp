@@ -273,6 +273,26 @@ TEST_F(Report, RecipeShowsWhatDiffersFromTheDefaults) {
   EXPECT_TRUE(has(html, "<td>learning-rate</td><td>5e-5</td><td>5e-5</td>"));
 }
 
+TEST_F(Report, DrawsTheDriftWhereItWasMeasured) {
+  write_run("run", "finetune", 0.9);
+  EXPECT_FALSE(has(report("run"), "Drift by layer"));
+  const std::string metrics = slurp(root_ / "run/metrics.jsonl");
+  const std::string begun = metrics + R"({"step":0,"of":20,"drift":[0,0,0]})" + "\n" +
+                            R"({"step":1,"of":20,"drift":[0.125,0.25,0.75]})" + "\n";
+  write("run", "metrics.jsonl", begun);
+  const std::string early = report("run");
+  EXPECT_TRUE(has(early, "<h2>Drift by layer</h2>"));
+  EXPECT_FALSE(has(early, "suits")) << "the run has not ended";
+  write("run", "metrics.jsonl", begun + R"({"step":20,"of":20,"drift":[0.375,0.5,1.5]})" + "\n");
+  const std::string html = report("run");
+  // Half of the mean of the layers is reached at step 1, which is 5 % of the steps.
+  for (const char* figure : {"after 1.00 of 20 steps", "50.00 % of it within the first 5 % of the steps",
+                             "mode waypoint suits", "half of the drift", "<td class=\"right\">0.375</td>", "layer 2"})
+    EXPECT_TRUE(has(html, figure)) << figure;
+  EXPECT_EQ(count(html, "<h2>Drift by layer</h2>"), 1u);
+  EXPECT_EQ(read_run(dir("run")).metrics.count("of"), 0u) << "no metric of the steps";
+}
+
 TEST_F(Report, ComparesRunsSideBySide) {
   write_run("teacher", "finetune", 0.90);
   write_run("unguided", "unguided", 0.80);

@@ -48,7 +48,9 @@ void check_recomputation(RunOptions o) {
     const Ran again = run_with(o, folder / ("again-" + std::to_string(layers)));
     EXPECT_TRUE(again.metrics == plain.metrics) << layers << " layers";
     EXPECT_TRUE(again.weights == plain.weights) << layers << " layers";
-    if (layers == 2) EXPECT_LT(again.arena, plain.arena);
+    if (layers == 2) {
+      EXPECT_LT(again.arena, plain.arena);
+    }
   }
 }
 

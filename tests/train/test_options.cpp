@@ -34,7 +34,7 @@ std::string other_text(const OptionInfo& info) {
   if (info.is_switch) return info.default_text == "true" ? "false" : "true";
   if (info.placeholder == "N") return "1" + (info.default_text.empty() ? "28" : info.default_text);
   if (info.placeholder == "X") return "0.3";
-  if (info.placeholder == "N|P%") return "12.5%";
+  if (info.placeholder == "N|P%" || info.placeholder == "N|P%|auto") return "12.5%";
   if (info.placeholder == "TEXT") return "a \"b\" \\ \xC3\xA4";
   const std::string first = info.placeholder.substr(0, info.placeholder.find('|'));
   return first != info.default_text ? first : info.placeholder.substr(info.placeholder.rfind('|') + 1);
@@ -69,7 +69,10 @@ TEST(Options, EachSettingGoesThroughFlagsAndJson) {
     if (info.key != "mode") o.mode = Mode::trajectory;
     if (info.key == "teacher") o.mode = Mode::target;
     if (info.key == "waypoints") o.mode = Mode::waypoint;
-    if (info.key == "keep-waypoints") o.mode = Mode::finetune;
+    if (info.key == "keep-waypoints" || info.key == "drift") o.mode = Mode::finetune;
+    if (info.key == "waypoint-spacing") o.mode = Mode::finetune, o.keep_waypoints = 2;
+    if (info.key == "drift-inputs") o.mode = Mode::finetune, o.drift = true;
+    if (info.key == "drift-from") apply_given(o, {{"hybrid-stop", "auto"}});
     if (info.key == "hybrid-stop-terms") o.hybrid_stop = StepOrShare{5, false};
     if (info.key == "evaluate-every") o.dev = "dev.tsv";
     const std::string text = other_text(info);

@@ -79,6 +79,11 @@ RunOptions options_of(const Case& c, const std::string& output) {
   o.dev = o.train;
   o.evaluate_every = StepOrShare{4, false};
   o.checkpoint_every = StepOrShare{5, false};
+  if (std::string(c.name) == "drift") {
+    o.drift = true;
+    o.keep_waypoints = 2;
+    o.waypoint_spacing = Spacing::drift;
+  }
   if (o.mode == Mode::trajectory) o.teacher_dropout = 0.1;
   if (c.hybrid_stop[0]) o.hybrid_stop = StepOrShare{static_cast<double>(std::stoi(c.hybrid_stop)), false};
   return o;
@@ -105,8 +110,9 @@ TEST_P(Resume, GivesTheSameBytes) {
     part.resume = true;
     train(part);
     EXPECT_EQ(content_of(run + "/metrics.jsonl"), metrics) << when;
-    for (const char* file : {"/model/model.safetensors", "/checkpoint/student.safetensors",
-                             "/checkpoint/optimizer.safetensors", "/checkpoint/teacher.safetensors"})
+    for (const char* file :
+         {"/model/model.safetensors", "/checkpoint/student.safetensors", "/checkpoint/optimizer.safetensors",
+          "/checkpoint/teacher.safetensors", "/waypoints/1/model.safetensors", "/waypoints/2/model.safetensors"})
       EXPECT_TRUE(content_of(run + file) == content_of((folder / "whole") + file)) << file << " " << when;
   };
   for (const int launch : kills) {
@@ -122,8 +128,9 @@ TEST_P(Resume, GivesTheSameBytes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllModes, Resume,
-                         ::testing::Values(Case{"finetune", "bert_finetune", ""}, Case{"unguided", "bert_unguided", ""},
-                                           Case{"target", "bert_target", ""}, Case{"hybrid", "bert_target", "7"},
+                         ::testing::Values(Case{"finetune", "bert_finetune", ""}, Case{"drift", "bert_finetune", ""},
+                                           Case{"unguided", "bert_unguided", ""}, Case{"target", "bert_target", ""},
+                                           Case{"hybrid", "bert_target", "7"},
                                            Case{"trajectory", "bert_trajectory_2", ""},
                                            Case{"waypoint", "bert_waypoint", ""}),
                          [](const auto& param) { return std::string(param.param.name); });
