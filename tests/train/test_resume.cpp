@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernels/gemm.h"
 #include "tests/train/golden_run.h"
 
 namespace cald {
@@ -84,12 +85,15 @@ RunOptions options_of(const Case& c, const std::string& output) {
     o.keep_waypoints = 2;
     o.waypoint_spacing = Spacing::drift;
   }
+  if (std::string(c.name) == "bf16") o.dtype = DTypeOption::bf16;
   if (o.mode == Mode::trajectory) o.teacher_dropout = 0.1;
   if (c.hybrid_stop[0]) o.hybrid_stop = StepOrShare{static_cast<double>(std::stoi(c.hybrid_stop)), false};
   return o;
 }
 
 TEST_P(Resume, GivesTheSameBytes) {
+  if (std::string(GetParam().name) == "bf16" && !cpu_has_bf16())
+    GTEST_SKIP() << "this processor has no bf16 instructions";
   TempFolder folder;
   const RunOptions whole = options_of(GetParam(), folder / "whole");
   Counter counter;
@@ -132,6 +136,7 @@ INSTANTIATE_TEST_SUITE_P(AllModes, Resume,
                                            Case{"unguided", "bert_unguided", ""}, Case{"target", "bert_target", ""},
                                            Case{"hybrid", "bert_target", "7"},
                                            Case{"trajectory", "bert_trajectory_2", ""},
+                                           Case{"bf16", "bert_trajectory_2", ""},
                                            Case{"waypoint", "bert_waypoint", ""}),
                          [](const auto& param) { return std::string(param.param.name); });
 
