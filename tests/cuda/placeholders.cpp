@@ -18,13 +18,6 @@ namespace cald {
     throw Error(std::string(Args::name) + ": there is no CUDA kernel"); \
   }
 
-CALD_PLACEHOLDER(Fill)
-CALD_PLACEHOLDER(Copy)
-CALD_PLACEHOLDER(Add)
-CALD_PLACEHOLDER(FindNonFinite)
-CALD_PLACEHOLDER(ActivationForward)
-CALD_PLACEHOLDER(ActivationBackward)
-CALD_PLACEHOLDER(DropoutApply)
 CALD_PLACEHOLDER(ColumnSum)
 CALD_PLACEHOLDER(EmbeddingForward)
 CALD_PLACEHOLDER(EmbeddingBackward)
