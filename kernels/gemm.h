@@ -49,5 +49,7 @@ struct ColumnSum {
 Cost cost_of(const ColumnSum&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const ColumnSum&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const ColumnSum&);
 
 }  // namespace cald

@@ -30,5 +30,7 @@ struct LayerNormBackward {
 Cost cost_of(const LayerNormBackward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const LayerNormBackward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const LayerNormBackward&);
 
 }  // namespace cald

@@ -13,12 +13,16 @@ struct CrossEntropyForward {
 Cost cost_of(const CrossEntropyForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const CrossEntropyForward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const CrossEntropyForward&);
 struct CrossEntropyBackward {
   static constexpr const char* name = "cross_entropy_backward";
   TensorRef logits, labels, dloss;
   GradRef dlogits;
 };
 Cost cost_of(const CrossEntropyBackward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const CrossEntropyBackward&);
 
 /// loss = scale * mean over rows of KL(softmax(teacher / T) || softmax(student / T)). Both (N, C). The teacher is a
 /// constant.
@@ -30,6 +34,8 @@ struct KlForward {
 Cost cost_of(const KlForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const KlForward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const KlForward&);
 struct KlBackward {
   static constexpr const char* name = "kl_backward";
   TensorRef student, teacher, dloss;
@@ -37,6 +43,8 @@ struct KlBackward {
   float temperature, scale;
 };
 Cost cost_of(const KlBackward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const KlBackward&);
 
 /// loss = mean over the counted rows and all features of (f(student) - f(teacher))^2, f the identity or, with
 /// `normalise`, LayerNorm without affine parameters. student, teacher: (..., D). mask (rows) i32 optional: rows with 0
@@ -50,6 +58,8 @@ struct SquaredErrorForward {
 Cost cost_of(const SquaredErrorForward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const SquaredErrorForward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const SquaredErrorForward&);
 struct SquaredErrorBackward {
   static constexpr const char* name = "squared_error_backward";
   TensorRef student, teacher, mask, dloss;
@@ -58,5 +68,7 @@ struct SquaredErrorBackward {
   float eps = 1e-5f;
 };
 Cost cost_of(const SquaredErrorBackward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const SquaredErrorBackward&);
 
 }  // namespace cald

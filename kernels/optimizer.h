@@ -39,5 +39,7 @@ struct GradientNorm {
 Cost cost_of(const GradientNorm&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const GradientNorm&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const GradientNorm&);
 
 }  // namespace cald

@@ -42,7 +42,7 @@ __device__ __forceinline__ void score_gradient(float& s, float& g, float scale, 
                                                const ProbabilityDropout& dropout, std::uint32_t word) {
   const float p = seen ? expf(__fmul_rn(s, scale) - q.lse) * q.inverse : 0.0f;
   const bool drops = dropout.samples != nullptr;
-  g = p * ((drops ? dropout(g, word) : g) - q.delta);
+  g = seen ? p * ((drops ? dropout(g, word) : g) - q.delta) : 0.0f;  // g may come from a key that does not count
   s = drops ? dropout(p, word) : p;
 }
 
@@ -61,6 +61,10 @@ struct QueriesHeld {
     for (int r = 0; r < kR; ++r) statistics[r] = query_statistics(a, query + r);
   }
   __device__ void load_columns(int key0, int columns) { load_bias<Tiles::kColumns>(bias, a.mask, key0, columns); }
+  /// A barrier behind the loads of the keys' tile.
+  __device__ void wait_for_columns(float* keys, int columns) const {
+    clear_uncounted<kHead, f32_tiles::kStride<kHead>>(keys, bias, columns, f32_tiles::place_of<kC>);
+  }
   __device__ void gradient(float (&s)[kR][kC], float (&g)[kR][kC], std::uint32_t sample, int query, int key) const {
     float b[kC];
     f32_tiles::read_floats<kC>(bias + f32_tiles::thread_x() * kC, b);
@@ -95,6 +99,7 @@ struct KeysHeld {
       statistics[j] = q.lse, statistics[kColumns + j] = q.inverse, statistics[2 * kColumns + j] = q.delta;
     }
   }
+  __device__ void wait_for_columns(float*, int) const { __syncthreads(); }
   __device__ void gradient(float (&s)[kR][kC], float (&g)[kR][kC], std::uint32_t sample, int key, int query) const {
     float q[3][kC];
 #pragma unroll
@@ -148,7 +153,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1)
       for (int c = 0; c < kC; ++c) {
         const float p = expf(s[r][c] - lse[r]);
         sum[r] += p;
-        weighted[r] += p * g[r][c];
+        weighted[r] += s[r][c] == -kInfinity ? 0.0f : p * g[r][c];
       }
   }
 #pragma unroll
@@ -205,7 +210,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1)
     f32_tiles::load_tile<kColumns, kHead, kC>(passing_grad, (kKeysHeld ? a.dy : a.v).head(n.head_size).from(column0),
                                               columns, n.head_size);
     side.load_columns(column0, columns);
-    __syncthreads();
+    side.wait_for_columns(passing, columns);
     float s[kR][kC], g[kR][kC];
     f32_tiles::scores<kHead>(held, passing, s);
     f32_tiles::scores<kHead>(held_grad, passing_grad, g);

@@ -122,7 +122,7 @@ __device__ __forceinline__ void score_gradient(const AttentionBackwardOperands<b
     }
     const float p = seen ? exp2f(s[e] * (a.n.scale * kLog2E) - lse) : 0.0f;
     const bool kept = !a.dropout.samples || words[e] < a.dropout.threshold;
-    g[e] = p * ((kept ? g[e] * a.dropout.scale : 0.0f) - delta);
+    g[e] = seen ? p * ((kept ? g[e] * a.dropout.scale : 0.0f) - delta) : 0.0f;
     s[e] = kept ? p : 0.0f;
   }
 }
@@ -188,8 +188,13 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads, 1)
                                    range.end);
     cp_async_commit();
     cp_async_wait<1>();
-    __syncthreads();  // all threads' copies of this stage have landed
-    const bf16* const columns = passing + stage * 2 * Tiles::kPassing;
+    bf16* const columns = passing + stage * 2 * Tiles::kPassing;
+    // Behind either barrier all threads' copies of this stage have landed.
+    if constexpr (kKeysHeld)
+      __syncthreads();
+    else
+      clear_uncounted<kHead, bf16_tiles::kStride<kHead>>(columns, numbers + stage * 2 * kColumns,
+                                                         min(kColumns, range.end - column0), [](int j) { return j; });
     float s[Tiles::kFragments][4], g[Tiles::kFragments][4];
     bf16_tiles::scores<kHead>(s, held, columns);
     bf16_tiles::scores<kHead>(g, held_grad, columns + Tiles::kPassing);

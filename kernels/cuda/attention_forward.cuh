@@ -68,7 +68,8 @@ __device__ __forceinline__ void mask_scores(float (&s)[kR][kC], const AttentionS
 #pragma unroll
   for (int r = 0; r < kR; ++r)
 #pragma unroll
-    for (int c = 0; c < kC; ++c) s[r][c] = n.sees(query + r, key + c) ? __fmul_rn(s[r][c], n.scale) + b[c] : -kInfinity;
+    for (int c = 0; c < kC; ++c)
+      s[r][c] = b[c] == 0 && n.sees(query + r, key + c) ? __fmul_rn(s[r][c], n.scale) : -kInfinity;
 }
 
 /// Drops probabilities of queries query + r and keys key + c.
@@ -119,7 +120,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 1)
     f32_tiles::store_weights(weights, s);
     __syncthreads();  // all threads have read the keys
     f32_tiles::load_tile<kColumns, kHead, kC>(kv, a.v.head(n.head_size).from(key0), columns, n.head_size);
-    __syncthreads();
+    clear_uncounted<kHead, f32_tiles::kStride<kHead>>(kv, bias, columns, f32_tiles::place_of<kC>);
     f32_tiles::add_product<kHead, kColumns>(weights, kv, out);
   }
 

@@ -87,8 +87,9 @@ __device__ __forceinline__ void probabilities(const AttentionForwardOperands<bf1
     const auto b = load_vector<float2>(bias + column);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const bool seen = n.sees(query0 + bf16_tiles::value_row(e / 2), key0 + column + e % 2);
-      s[f][e] = seen ? s[f][e] * scale + (e % 2 ? b.y : b.x) : -kInfinity;
+      const bool counts = (e % 2 ? b.y : b.x) == 0;
+      const bool seen = counts && n.sees(query0 + bf16_tiles::value_row(e / 2), key0 + column + e % 2);
+      s[f][e] = seen ? s[f][e] * scale : -kInfinity;
     }
   }
 #pragma unroll
@@ -132,8 +133,10 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads, 1)
     if (next < range.end) load_keys<kHead>(a, keys + other * 2 * Tiles::kK, bias + other * kColumns, next, range.end);
     cp_async_commit();
     cp_async_wait<1>();
-    __syncthreads();  // all threads' copies of this stage have landed
-    const bf16* const k = keys + stage * 2 * Tiles::kK;
+    bf16* const k = keys + stage * 2 * Tiles::kK;
+    // Behind its barrier all threads' copies of this stage have landed.
+    clear_uncounted<kHead, bf16_tiles::kStride<kHead>>(k + Tiles::kK, bias + stage * kColumns,
+                                                       min(kColumns, range.end - key0), [](int j) { return j; });
     float s[Tiles::kFragments][4];
     bf16_tiles::scores<kHead>(s, q, k);
     probabilities<kHead>(a, s, softmax, out, bias + stage * kColumns, sample, row0, key0);

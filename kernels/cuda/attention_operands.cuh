@@ -30,6 +30,18 @@ struct KeyMask {
   __device__ bool counts(int key) const { return !data || data[blockIdx.z * sample_step + key * step] != 0; }
 };
 
+/// A barrier for the block; then the rows of a tile whose keys do not count are zeros, since 0 times what stands there
+/// may be a NaN. bias (columns) is 0 for keys that count, its element j written by thread j; key j's row begins at
+/// place(j), in units of kStride elements.
+template <int kHead, int kStride, class T, class Place>
+__device__ __forceinline__ void clear_uncounted(T* tile, const float* bias, int columns, const Place& place) {
+  const int mine = static_cast<int>(threadIdx.x);
+  if (!__syncthreads_or(mine < columns && bias[mine] != 0)) return;
+  for (int i = mine; i < columns * kHead; i += blockDim.x)
+    if (bias[i / kHead] != 0) tile[place(i / kHead) * kStride + i % kHead] = T(0.0f);
+  __syncthreads();
+}
+
 /// Grid (tiles of rows, heads, B). Key j counts for query i if j <= i + keys - queries, where causal.
 struct AttentionSizes {
   int queries, keys, head_size;

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/elementwise.cuh"
 
 namespace cald {
@@ -104,8 +105,7 @@ void run<Device::cuda>(Exec& exec, const Add& s) {
   if (s.beta == 0.0f)
     return cuda::walk<2>(exec, Add::name, {s.a, s.y}, cuda::ScaleElement{s.a.f32(), s.y.f32(), s.alpha});
   check_pair(Add::name, s.b, s.y);
-  cuda::walk<3>(exec, Add::name, {s.a, s.b, s.y},
-                cuda::AddElement{s.a.f32(), s.b.f32(), s.y.f32(), s.alpha, s.beta});
+  cuda::walk<3>(exec, Add::name, {s.a, s.b, s.y}, cuda::AddElement{s.a.f32(), s.b.f32(), s.y.f32(), s.alpha, s.beta});
 }
 
 template <>

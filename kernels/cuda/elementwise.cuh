@@ -1,21 +1,10 @@
 // Functions of one element, for walk.cuh: each moves its operands once between device memory and the processor.
 #pragma once
-#include "engine/base/rng.h"
+#include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/walk.cuh"
 #include "kernels/elementwise.h"
 
 namespace cald::cuda {
-
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
-/// Rounded to nearest even where T is bf16.
-template <class T>
-__device__ __forceinline__ T narrow_to(float x) {
-  if constexpr (std::is_same_v<T, __nv_bfloat16>)
-    return __float2bfloat16_rn(x);
-  else
-    return x;
-}
 
 template <class T>
 struct FillElement {
@@ -91,8 +80,8 @@ __device__ __forceinline__ float slope(float x) {
   if constexpr (kF == Activation::relu) return x > 0.0f ? 1.0f : 0.0f;
   if constexpr (kF == Activation::tanh) return 1.0f - x * x;
   if constexpr (kF == Activation::silu) {
-    const float gate = 1.0f / (1.0f + expf(-x));
-    return gate * (1.0f + x * (1.0f - gate));
+    const float gate = 1.0f / (1.0f + expf(-x)), rest = 1.0f / (1.0f + expf(x));  // 1 - gate would cancel
+    return gate * (1.0f + x * rest);
   }
 }
 
@@ -116,37 +105,5 @@ struct ActivateBackwardElement {
     to = narrow_to<T>(add ? widen(to) + d : d);
   }
 };
-
-/// Rows (B, S, F): a thread decides about four features at once, whose words come together.
-struct DropoutRows {
-  const float* x;
-  float* y;
-  std::int64_t x_steps[2], y_steps[2];  ///< of samples and positions
-  const std::int32_t* samples;
-  std::int64_t samples_step;
-  int positions, features;
-  bool add;
-  RngKey site;
-  std::uint32_t threshold;
-  float scale;
-};
-
-static __global__ void __launch_bounds__(128) dropout_rows(DropoutRows a) {
-  const int first = (blockIdx.x * static_cast<int>(blockDim.x) + threadIdx.x) * 4, b = blockIdx.z;
-  if (first >= a.features) return;
-  const auto sample = static_cast<std::uint32_t>(a.samples[b * a.samples_step]);
-  for (int s = blockIdx.y; s < a.positions; s += gridDim.y) {
-    const PhiloxWords words =
-        dropout_words(a.site, sample, static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(first / 4));
-    const float* x = a.x + b * a.x_steps[0] + s * a.x_steps[1];
-    float* y = a.y + b * a.y_steps[0] + s * a.y_steps[1];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (first + i >= a.features) break;
-      const float kept = words.w[i] < a.threshold ? x[first + i] * a.scale : 0.0f;
-      y[first + i] = a.add ? y[first + i] + kept : kept;
-    }
-  }
-}
 
 }  // namespace cald::cuda

@@ -6,7 +6,7 @@
 // columns of scores has row j at place (j % kC) * 16 + j / kC: then the 16 threads of one ty read neighbouring places,
 // and yet own neighbouring columns.
 #pragma once
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/convert.cuh"
 
 namespace cald::cuda {
 
@@ -41,10 +41,10 @@ __device__ __forceinline__ constexpr int place_of(int row) {
 
 /// Loads kRows rows, row i being from.row(index(i)) and zero where index(i) < 0; zeros right of `columns`. kC = 1 keeps
 /// the rows' order. kStep floats lie between two rows of the tile.
-template <int kRows, int kColumns, int kC, int kStep = kStride<kColumns>, class Index>
-__device__ __forceinline__ void load_tile(float* tile, const Rows<const float>& from, int columns, const Index& index) {
+template <int kRows, int kColumns, int kC, int kStep = kStride<kColumns>, class T, class Index>
+__device__ __forceinline__ void load_tile(float* tile, const Rows<const T>& from, int columns, const Index& index) {
   constexpr int kEach = kColumns / 4;
-  if (from.vectors) {
+  if (std::is_same_v<T, float> && from.vectors) {
     for (int i = threadIdx.x; i < kRows * kEach; i += kThreads) {
       const int row = i / kEach, column = i % kEach * 4, at = index(row);
       float4 x{0, 0, 0, 0};
@@ -54,13 +54,13 @@ __device__ __forceinline__ void load_tile(float* tile, const Rows<const float>& 
   } else {
     for (int i = threadIdx.x; i < kRows * kColumns; i += kThreads) {
       const int row = i / kColumns, column = i % kColumns, at = index(row);
-      tile[place_of<kC>(row) * kStep + column] = at >= 0 && column < columns ? from.row(at)[column] : 0.0f;
+      tile[place_of<kC>(row) * kStep + column] = at >= 0 && column < columns ? widen(from.row(at)[column]) : 0.0f;
     }
   }
 }
 /// The first `count` rows.
-template <int kRows, int kColumns, int kC>
-__device__ __forceinline__ void load_tile(float* tile, const Rows<const float>& from, int count, int columns) {
+template <int kRows, int kColumns, int kC, class T>
+__device__ __forceinline__ void load_tile(float* tile, const Rows<const T>& from, int count, int columns) {
   load_tile<kRows, kColumns, kC>(tile, from, columns, [count](int row) { return row < count ? row : -1; });
 }
 
@@ -160,8 +160,8 @@ __device__ __forceinline__ void store_weights(float* w, const float (&p)[kR][kC]
 }
 
 /// Writes factor[r] * out[r] to the first `count` rows, or adds it to what stands there.
-template <int kHead, int kR>
-__device__ __forceinline__ void store_tile(const Rows<float>& to, int count, int columns,
+template <int kHead, class T, int kR>
+__device__ __forceinline__ void store_tile(const Rows<T>& to, int count, int columns,
                                            const float (&out)[kR][kHead / 16], const float (&factor)[kR]) {
   using Columns = OutputColumns<kHead>;
   constexpr int kVector = Columns::kVector;
@@ -169,24 +169,26 @@ __device__ __forceinline__ void store_tile(const Rows<float>& to, int count, int
   for (int r = 0; r < kR; ++r) {
     const int row = thread_y() * kR + r;
     if (row >= count) continue;
-    float* const at = to.row(row);
+    T* const at = to.row(row);
 #pragma unroll
     for (int i = 0; i < Columns::kCount; i += kVector) {
       const int column = Columns::column(i);
       float x[kVector];
 #pragma unroll
       for (int v = 0; v < kVector; ++v) x[v] = out[r][i + v] * factor[r];
-      if (to.vectors && column < columns) {
-        float old[kVector] = {};
-        if (to.add) read_floats<kVector>(at + column, old);
+      if constexpr (std::is_same_v<T, float>) {
+        if (to.vectors && column < columns) {
+          float old[kVector] = {};
+          if (to.add) read_floats<kVector>(at + column, old);
 #pragma unroll
-        for (int v = 0; v < kVector; ++v) x[v] += old[v];
-        write_floats<kVector>(at + column, x);
-      } else {
-#pragma unroll
-        for (int v = 0; v < kVector; ++v)
-          if (column + v < columns) at[column + v] = to.add ? at[column + v] + x[v] : x[v];
+          for (int v = 0; v < kVector; ++v) x[v] += old[v];
+          write_floats<kVector>(at + column, x);
+          continue;
+        }
       }
+#pragma unroll
+      for (int v = 0; v < kVector; ++v)
+        if (column + v < columns) at[column + v] = narrow_to<T>(to.add ? widen(at[column + v]) + x[v] : x[v]);
     }
   }
 }

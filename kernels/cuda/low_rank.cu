@@ -1,5 +1,8 @@
-// The low-rank projection in f32 on CUDA.
+// The low-rank projection on CUDA.
 #include "kernels/low_rank.h"
+
+#include <initializer_list>
+#include <string>
 
 #include "kernels/cuda/check_launch.h"
 #include "kernels/cuda/low_rank.cuh"
@@ -20,10 +23,10 @@ cuda::SampleRows<T> sample_rows(const TensorRef& t, bool add = false) {
   return {rows_of<T>(t, add), t.present ? t.strides[0] : 0};
 }
 
-template <class Args>
-cuda::LowRankOperands operands_of(const Args& a) {
-  cuda::LowRankOperands o{};
-  o.x = sample_rows<const float>(a.x), o.e = rows_of<const float>(a.e);
+template <class T, class Args>
+cuda::LowRankOperands<T> operands_of(const Args& a) {
+  cuda::LowRankOperands<T> o{};
+  o.x = sample_rows<const T>(a.x), o.e = rows_of<const float>(a.e);
   o.ranks = {a.rank.template as<std::int32_t>(), a.rank.strides[0], a.rank.strides[1],
              a.lengths.template as<std::int32_t>(), a.lengths.strides[0]};
   o.batch = static_cast<int>(a.x.dim(0)), o.tokens = static_cast<int>(a.x.dim(1));
@@ -33,13 +36,47 @@ cuda::LowRankOperands operands_of(const Args& a) {
 }
 
 /// Starts `kernel` over tiles of (rows, columns) unless there are none.
-void start(const Exec& exec, const char* name, void (*kernel)(cuda::LowRankOperands), const cuda::LowRankOperands& o,
-           int columns, int rows, int tile, int samples) {
+template <class T>
+void start(const Exec& exec, const char* name, void (*kernel)(cuda::LowRankOperands<T>),
+           const cuda::LowRankOperands<T>& o, int columns, int rows, int tile, int samples) {
   if (columns == 0 || rows == 0 || samples == 0) return;
   const dim3 grid(static_cast<unsigned>((columns + tile - 1) / tile), static_cast<unsigned>((rows + tile - 1) / tile),
                   static_cast<unsigned>(samples));
   cuda::check_launch(
       name, cuda::launch(kernel, {grid, cuda::f32_tiles::kThreads, 0, static_cast<cudaStream_t>(exec.stream)}, o));
+}
+
+template <class T>
+void forward_as(const Exec& exec, const LowRankForward& a) {
+  cuda::LowRankOperands<T> o = operands_of<T>(a);
+  o.y = sample_rows<T>(a.y);
+  start(exec, a.name, cuda::low_rank_forward<T>, o, o.width, o.slots, 64, o.batch);
+}
+
+template <class T>
+void backward_as(const Exec& exec, const LowRankBackward& a) {
+  cuda::LowRankOperands<T> o = operands_of<T>(a);
+  o.dy = sample_rows<const T>(a.dy), o.dx = sample_rows<T>(a.dx.to, a.dx.add);
+  o.de = rows_of<float>(a.de.to, a.de.add), o.token = static_cast<std::int32_t*>(exec.workspace);
+  if (a.dx) start(exec, a.name, cuda::low_rank_backward_x<T>, o, o.width, o.tokens, 64, o.batch);
+  if (!a.de) return;
+  if (o.positions > 0 && o.batch > 0)
+    cuda::check_launch(a.name, cuda::launch(cuda::tokens_by_rank,
+                                            {dim3(1, static_cast<unsigned>(o.batch)), cuda::f32_tiles::kThreads, 0,
+                                             static_cast<cudaStream_t>(exec.stream)},
+                                            o.ranks, o.tokens, o.positions, o.token));
+  start(exec, a.name, cuda::low_rank_backward_e<T>, o, o.slots, o.positions, 32, 1);
+}
+
+template <class Args>
+bool is_bf16(const char* name, const Args& a, std::initializer_list<const TensorRef*> like_x) {
+  const DType t = a.x.dtype;
+  bool fits = (t == DType::f32 || t == DType::bf16) && a.e.dtype == DType::f32;
+  for (const TensorRef* other : like_x) fits = fits && (!other->present || other->dtype == t);
+  if (!fits)
+    throw Error(std::string(name) + ": x is " + name_of(t) + ", e " + name_of(a.e.dtype) +
+                "; wanted x, y and their gradients all f32 or all bf16, e f32");
+  return t == DType::bf16;
 }
 
 }  // namespace
@@ -52,20 +89,12 @@ std::size_t workspace_bytes<Device::cuda>(const Exec&, const LowRankBackward& a)
 
 template <>
 void run<Device::cuda>(Exec& exec, const LowRankForward& a) {
-  cuda::LowRankOperands o = operands_of(a);
-  o.y = sample_rows<float>(a.y);
-  start(exec, a.name, cuda::low_rank_forward_f32, o, o.width, o.slots, 64, o.batch);
+  is_bf16(a.name, a, {&a.y}) ? forward_as<__nv_bfloat16>(exec, a) : forward_as<float>(exec, a);
 }
 
 template <>
 void run<Device::cuda>(Exec& exec, const LowRankBackward& a) {
-  cuda::LowRankOperands o = operands_of(a);
-  o.dy = sample_rows<const float>(a.dy), o.dx = sample_rows<float>(a.dx.to, a.dx.add);
-  o.de = rows_of<float>(a.de.to, a.de.add), o.token = static_cast<std::int32_t*>(exec.workspace);
-  if (a.dx) start(exec, a.name, cuda::low_rank_backward_x_f32, o, o.width, o.tokens, 64, o.batch);
-  if (!a.de) return;
-  if (o.positions) start(exec, a.name, cuda::tokens_by_rank, o, 1, o.batch, 1, 1);
-  start(exec, a.name, cuda::low_rank_backward_e_f32, o, o.slots, o.positions, 32, 1);
+  is_bf16(a.name, a, {&a.dy, &a.dx.to}) ? backward_as<__nv_bfloat16>(exec, a) : backward_as<float>(exec, a);
 }
 
 }  // namespace cald

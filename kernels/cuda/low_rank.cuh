@@ -1,7 +1,9 @@
-// The projection of the sequence axis to k slots, in f32, forward and backward: three products of matrices whose rows
-// are picked by rank. A token without a rank contributes nothing and is not read.
+// The projection of the sequence axis to k slots, forward and backward: three products of matrices whose rows are
+// picked by rank, with x, y and their gradients in f32 or bf16, computed in f32. A token without a rank contributes
+// nothing and is not read.
 //
-// Device memory read, with R = 64 rows and columns of a tile (32 for de), S tokens, D columns, k slots, P positions:
+// Device memory read in f32, with R = 64 rows and columns of a tile (32 for de), S tokens, D columns, k slots, P
+// positions:
 //   forward  B 4 (ceil(k / 64) S D + ceil(D / 64) S k + ceil(k / 64) ceil(D / 64) S)
 //   dx       B 4 (ceil(D / 64) S k + ceil(S / 64) k D + ceil(S / 64) ceil(D / 64) 64)
 //   de       B 4 (ceil(k / 32) P D + ceil(P / 32) k D + ceil(k / 32) P) at most, besides what is added to.
@@ -32,10 +34,11 @@ struct Ranks {
   }
 };
 
+template <class T>
 struct LowRankOperands {
-  SampleRows<const float> x, dy;  ///< (B, S, D), (B, k, D)
-  Rows<const float> e;            ///< (P, k)
-  SampleRows<float> y, dx;
+  SampleRows<const T> x, dy;  ///< (B, S, D), (B, k, D)
+  Rows<const float> e;        ///< (P, k)
+  SampleRows<T> y, dx;
   Rows<float> de;
   Ranks ranks;
   std::int32_t* token;  ///< (B, P): the token with this rank, or -1; backward for de only
@@ -43,13 +46,15 @@ struct LowRankOperands {
 };
 
 /// y: tile of 64 slots (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over its tokens in their order.
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_forward_f32(LowRankOperands a) {
+template <class T>
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_forward(LowRankOperands<T> a) {
   constexpr int kTile = 64, kTokens = 32;
   CALD_SHARED(float, e, [kTokens * kTile]);
   CALD_SHARED(float, x, [kTokens * kTile]);
   CALD_SHARED(int, ranks, [kTokens]);
   const int column0 = blockIdx.x * kTile, slot0 = blockIdx.y * kTile, b = blockIdx.z;
-  const Rows<const float> x_rows = a.x.of(b).from(0, column0), e_rows = a.e.from(0, slot0);
+  const Rows<const T> x_rows = a.x.of(b).from(0, column0);
+  const Rows<const float> e_rows = a.e.from(0, slot0);
   float out[4][4] = {};
   for (int token0 = 0; token0 < a.tokens; token0 += kTokens) {
     const int mine = static_cast<int>(threadIdx.x);
@@ -81,7 +86,8 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_forwar
 }
 
 /// dx: tile of 64 tokens (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over slots.
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_x_f32(LowRankOperands a) {
+template <class T>
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_x(LowRankOperands<T> a) {
   constexpr int kTile = 64, kSlots = 32;
   CALD_SHARED(float, e, [kTile * kSlots]);
   CALD_SHARED(float, dy, [kSlots * f32_tiles::kStride<kTile>]);
@@ -107,19 +113,21 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backwa
 }
 
 /// The table of tokens by rank. Grid (1, B).
-static __global__ void __launch_bounds__(f32_tiles::kThreads) tokens_by_rank(LowRankOperands a) {
+static __global__ void __launch_bounds__(f32_tiles::kThreads)
+    tokens_by_rank(Ranks ranks, int tokens, int positions, std::int32_t* table) {
   const int b = blockIdx.y;
-  std::int32_t* const token = a.token + static_cast<std::int64_t>(b) * a.positions;
-  for (int r = threadIdx.x; r < a.positions; r += f32_tiles::kThreads) token[r] = -1;
+  std::int32_t* const token = table + static_cast<std::int64_t>(b) * positions;
+  for (int r = threadIdx.x; r < positions; r += f32_tiles::kThreads) token[r] = -1;
   __syncthreads();
-  for (int s = threadIdx.x; s < a.tokens; s += f32_tiles::kThreads) {
-    const int rank = a.ranks.rank(b, s);
+  for (int s = threadIdx.x; s < tokens; s += f32_tiles::kThreads) {
+    const int rank = ranks.rank(b, s);
     if (rank >= 0) token[rank] = s;
   }
 }
 
 /// de: tile of 32 positions (blockIdx.y) by 32 slots (blockIdx.x), summed over samples in their order.
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_e_f32(LowRankOperands a) {
+template <class T>
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_e(LowRankOperands<T> a) {
   constexpr int kTile = 32, kColumns = 64, kStride = f32_tiles::kStride<kColumns>;
   CALD_SHARED(float, x, [kTile * kStride]);
   CALD_SHARED(float, dy, [kTile * kStride]);

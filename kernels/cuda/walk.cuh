@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 
+#include "engine/base/exec.h"
 #include "kernels/collapsed.h"
 #include "kernels/cuda/check_launch.h"
 
@@ -9,9 +10,9 @@ namespace cald::cuda {
 
 template <int K>
 struct Walk {
-  int outer;                        ///< dimensions but the innermost
-  std::int64_t rows, inner;         ///< elements are rows * inner
-  std::int64_t extents[kMaxRank];   ///< of the outer dimensions
+  int outer;                       ///< dimensions but the innermost
+  std::int64_t rows, inner;        ///< elements are rows * inner
+  std::int64_t extents[kMaxRank];  ///< of the outer dimensions
   std::int64_t steps[kMaxRank][K];
   std::int64_t inner_steps[K];
 

@@ -1,0 +1,40 @@
+// Dropout of features.
+#pragma once
+#include "engine/base/rng.h"
+#include "kernels/cuda/device.cuh"
+
+namespace cald::cuda {
+
+/// Rows (B, S, F): a thread decides about four features at once, whose words come together.
+struct DropoutRows {
+  const float* x;
+  float* y;
+  std::int64_t x_steps[2], y_steps[2];  ///< of samples and positions
+  const std::int32_t* samples;
+  std::int64_t samples_step;
+  int positions, features;
+  bool add;
+  RngKey site;
+  std::uint32_t threshold;
+  float scale;
+};
+
+static __global__ void __launch_bounds__(128) dropout_rows(DropoutRows a) {
+  const int first = (blockIdx.x * static_cast<int>(blockDim.x) + threadIdx.x) * 4, b = blockIdx.z;
+  if (first >= a.features) return;
+  const auto sample = static_cast<std::uint32_t>(a.samples[b * a.samples_step]);
+  for (int s = blockIdx.y; s < a.positions; s += gridDim.y) {
+    const PhiloxWords words =
+        dropout_words(a.site, sample, static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(first / 4));
+    const float* x = a.x + b * a.x_steps[0] + s * a.x_steps[1];
+    float* y = a.y + b * a.y_steps[0] + s * a.y_steps[1];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (first + i >= a.features) break;
+      const float kept = words.w[i] < a.threshold ? x[first + i] * a.scale : 0.0f;
+      y[first + i] = a.add ? y[first + i] + kept : kept;
+    }
+  }
+}
+
+}  // namespace cald::cuda

@@ -1,0 +1,78 @@
+// AdamW over many tensors in one launch, and the norm of all gradients.
+//
+// Device memory: AdamW reads value, gradient and both moments and writes all but the gradient, 28 bytes a parameter;
+// the norm reads 4 bytes a parameter.
+#pragma once
+#include "kernels/cuda/two_float.cuh"
+
+namespace cald::cuda {
+
+constexpr int kChunk = 4096, kOptimizerThreads = 256;
+
+struct OptimizerSlot {
+  float *value, *m, *v;
+  const float* grad;
+  std::int64_t numel;
+  int first_block;  ///< of the launch; a block has kChunk elements of one slot
+  float decay, step_size;
+};
+
+/// The table travels as the kernel's argument, of which there are 4 KB at most.
+struct OptimizerSlots {
+  static constexpr int kMost = 48;
+  int count;
+  OptimizerSlot slot[kMost];
+
+  __device__ const OptimizerSlot& of_block(int block) const {
+    int i = count - 1;
+    while (slot[i].first_block > block) --i;
+    return slot[i];
+  }
+};
+
+/// What all slots share; see AdamW.
+struct AdamWFactors {
+  float beta1, beta2, rest1, rest2, eps, root_correction, max_norm;
+  const float* norm;
+};
+
+static __global__ void __launch_bounds__(kOptimizerThreads)
+    adamw_update(const __grid_constant__ OptimizerSlots slots, AdamWFactors f) {
+  const OptimizerSlot& s = slots.of_block(blockIdx.x);
+  const std::int64_t first = std::int64_t{static_cast<int>(blockIdx.x) - s.first_block} * kChunk;
+  const float scale = f.max_norm > 0.0f ? fminf(1.0f, f.max_norm / (*f.norm + 1e-6f)) : 1.0f;
+  for (int k = threadIdx.x; k < kChunk; k += kOptimizerThreads) {
+    const std::int64_t i = first + k;
+    if (i >= s.numel) return;
+    const float g = s.grad[i] * scale;
+    const float m = __fmaf_rn(f.beta1, s.m[i], f.rest1 * g), v = __fmaf_rn(f.beta2, s.v[i], f.rest2 * (g * g));
+    const float change = m / (__fsqrt_rn(v) / f.root_correction + f.eps);
+    s.m[i] = m;
+    s.v[i] = v;
+    s.value[i] = __fmaf_rn(-s.step_size, change, s.value[i] * s.decay);  // eq:adamw
+  }
+}
+
+/// sums[first + block] = the sum of squares of a chunk.
+static __global__ void __launch_bounds__(kOptimizerThreads)
+    gradient_squares(const __grid_constant__ OptimizerSlots slots, TwoFloat* sums) {
+  CALD_SHARED(TwoFloat, of_warp, [kOptimizerThreads / 32]);
+  const OptimizerSlot& s = slots.of_block(blockIdx.x);
+  const std::int64_t first = std::int64_t{static_cast<int>(blockIdx.x) - s.first_block} * kChunk;
+  TwoFloat sum{};
+  for (int k = threadIdx.x; k < kChunk; k += kOptimizerThreads)
+    if (first + k < s.numel) sum = add_product(sum, s.grad[first + k], s.grad[first + k]);
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < kOptimizerThreads / 32; ++w) sum = sum + of_warp[w];
+  sums[blockIdx.x] = sum;
+}
+
+static __global__ void __launch_bounds__(kSumThreads) norm_of_sums(const TwoFloat* sums, std::int64_t n, float* norm) {
+  const TwoFloat sum = block_sum(sums, n);
+  if (threadIdx.x == 0) *norm = __fsqrt_rn(sum.value());
+}
+
+}  // namespace cald::cuda
