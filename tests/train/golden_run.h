@@ -45,7 +45,7 @@ inline Progress quiet() {
 }
 
 inline Outcome train(const RunOptions& o, LaunchObserver* observer = nullptr, HeapAllocator* heap = nullptr) {
-  HeapAllocator own;
+  HeapAllocator own(exec_of(o).device);
   Progress progress = quiet();
   Trainer trainer(o, heap ? *heap : own, progress);
   trainer.plan();
