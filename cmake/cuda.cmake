@@ -50,18 +50,19 @@ function(cald_cuda_backend name)
     target_include_directories(${name} PUBLIC ${CALD_CUDA_ROOT})
     return()
   endif()
-  if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+  if(NOT CALD_NVCC)
+    message(FATAL_ERROR "CALD_CUDA=ON needs nvcc; say where with -DCALD_NVCC=/path/to/nvcc")
   endif()
-  set(CMAKE_CUDA_STANDARD 20)
-  enable_language(CUDA)
+  get_filename_component(bin ${CALD_NVCC} DIRECTORY)
+  get_filename_component(CUDAToolkit_ROOT ${bin} DIRECTORY)
   find_package(CUDAToolkit REQUIRED)
   file(GLOB kernels CONFIGURE_DEPENDS ${CALD_CUDA_ROOT}/kernels/cuda/*.cu)
-  add_library(${name} OBJECT ${kernels})
-  target_include_directories(${name} PUBLIC ${CALD_CUDA_ROOT})
-  # -lineinfo lets Nsight Compute show the source beside the instructions.
-  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 -lineinfo>)
-  target_link_libraries(${name} PUBLIC CUDA::cudart_static CUDA::cublasLt)
+  cald_nvcc_objects(objects ${name} SOURCES ${kernels})
+  add_library(${name} INTERFACE)
+  target_sources(${name} INTERFACE ${objects})
+  add_custom_target(${name}_objects DEPENDS ${objects})
+  add_dependencies(${name} ${name}_objects)
+  target_link_libraries(${name} INTERFACE CUDA::cudart_static CUDA::cublasLt)
 endfunction()
 
 function(cald_emulated_options target)
@@ -95,12 +96,11 @@ function(cald_emulated_library name)
   endif()
 endfunction()
 
-# A target that compiles the sources for each architecture and fails where registers spill or local memory is used.
-function(cald_nvcc_check name)
+# Compiles the sources for each architecture (80 and 90 unless told otherwise), where spilled registers and local memory
+# are errors; `out` gets the objects. By commands, not by CMake's CUDA language: version 3.25 does not know that nvcc 13
+# has C++20. -lineinfo lets Nsight Compute show the source beside the instructions.
+function(cald_nvcc_objects out folder)
   cmake_parse_arguments(N "" "" "SOURCES;ARCHITECTURES" ${ARGN})
-  if(NOT CALD_NVCC)
-    return()
-  endif()
   if(NOT N_ARCHITECTURES)
     set(N_ARCHITECTURES 80 90)
   endif()
@@ -112,13 +112,22 @@ function(cald_nvcc_check name)
   foreach(source ${N_SOURCES})
     get_filename_component(path ${source} ABSOLUTE)
     get_filename_component(stem ${source} NAME_WE)
-    set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}/${stem}.o)
+    set(object ${CMAKE_CURRENT_BINARY_DIR}/${folder}/${stem}.o)
     add_custom_command(OUTPUT ${object}
-      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/${name}
-      COMMAND ${CALD_NVCC} -std=c++20 -O3 -ccbin ${CMAKE_CXX_COMPILER} ${codes} -I${CALD_CUDA_ROOT}
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/${folder}
+      COMMAND ${CALD_NVCC} -std=c++20 -O3 -lineinfo -ccbin ${CMAKE_CXX_COMPILER} ${codes} -I${CALD_CUDA_ROOT}
               -Xptxas -warn-spills,-warn-lmem-usage,-Werror -MD -MF ${object}.d -c ${path} -o ${object}
       DEPENDS ${path} DEPFILE ${object}.d VERBATIM)
     list(APPEND objects ${object})
   endforeach()
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
+
+# A target that compiles the sources with nvcc, for nothing but the check.
+function(cald_nvcc_check name)
+  if(NOT CALD_NVCC)
+    return()
+  endif()
+  cald_nvcc_objects(objects ${name} ${ARGN})
   add_custom_target(${name} DEPENDS ${objects})
 endfunction()

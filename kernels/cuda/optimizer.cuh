@@ -1,4 +1,4 @@
-// AdamW over many tensors in one launch, and the norm of all gradients.
+// AdamW over many tensors in one launch, in the CPU's order of operations, and the norm of all gradients.
 //
 // Device memory: AdamW reads value, gradient and both moments and writes all but the gradient, 28 bytes a parameter;
 // the norm reads 4 bytes a parameter.
@@ -49,7 +49,7 @@ static __global__ void __launch_bounds__(kOptimizerThreads)
     const float change = m / (__fsqrt_rn(v) / f.root_correction + f.eps);
     s.m[i] = m;
     s.v[i] = v;
-    s.value[i] = __fmaf_rn(-s.step_size, change, s.value[i] * s.decay);  // eq:adamw
+    s.value[i] = __fmaf_rn(-s.step_size, change, s.value[i] * s.decay);
   }
 }
 
