@@ -13,9 +13,15 @@
 namespace cald {
 namespace {
 
-/// Scratch memory that cuBLASLt may choose algorithms for; NVIDIA advises 32 MiB on sm_90.
-constexpr std::size_t kScratch = std::size_t{32} << 20;
 constexpr std::size_t kAlignment = 256;
+
+/// Scratch memory that cuBLASLt may choose algorithms for: NVIDIA advises 32 MiB on sm_90; a small product, whose sum
+/// over k may be split, needs no more than its result for each of 16 parts.
+std::size_t scratch_bytes(const GemmOperands& o) {
+  constexpr std::size_t kMost = std::size_t{32} << 20, kParts = 16;
+  const std::size_t parts = static_cast<std::size_t>(o.m * o.n * o.batches) * sizeof(float) * kParts;
+  return std::min(kMost, (parts + kAlignment - 1) / kAlignment * kAlignment);
+}
 
 void check(cublasStatus_t status, const GemmOperands& o) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -140,7 +146,7 @@ struct Product {
 
   cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle) const {
     Preference preference(o);
-    preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kScratch});
+    preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{scratch_bytes(o)});
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(g.b.data));
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(g.a.data));
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(g.c.to.data));
@@ -189,7 +195,7 @@ std::size_t bias_bytes(const Gemm& g) {
 template <>
 std::size_t workspace_bytes<Device::cuda>(const Exec&, const Gemm& g) {
   const GemmOperands o = gemm_operands(g);
-  return o.m * o.n * o.k * o.batches == 0 ? 0 : kScratch + bias_bytes(g);
+  return o.m * o.n * o.k * o.batches == 0 ? 0 : scratch_bytes(o) + bias_bytes(g);
 }
 
 template <>
@@ -200,7 +206,7 @@ void run<Device::cuda>(Exec& exec, const Gemm& g) {
     return g.c.to.dtype == DType::bf16 ? set_from_bias<__nv_bfloat16>(exec, g, o) : set_from_bias<float>(exec, g, o);
   TensorRef bias = g.bias;
   if (bias_bytes(g)) {
-    bias.dtype = DType::bf16, bias.data = static_cast<std::byte*>(exec.workspace) + kScratch;
+    bias.dtype = DType::bf16, bias.data = static_cast<std::byte*>(exec.workspace) + scratch_bytes(o);
     run<Device::cuda>(exec, Copy{g.bias, bias});
   }
   auto& products = *static_cast<cuda::Products*>(exec.products);
@@ -212,7 +218,7 @@ void run<Device::cuda>(Exec& exec, const Gemm& g) {
   const float alpha = g.alpha, beta = g.c.add ? 1.0f : 0.0f;
   check(cublasLtMatmul(products.handle, product.operation, &alpha, g.b.data, product.first, g.a.data, product.second,
                        &beta, g.c.to.data, product.result, g.c.to.data, product.result, &algorithm->second,
-                       exec.workspace, kScratch, static_cast<cudaStream_t>(exec.stream)),
+                       exec.workspace, scratch_bytes(o), static_cast<cudaStream_t>(exec.stream)),
         o);
 }
 
