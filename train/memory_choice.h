@@ -18,6 +18,7 @@ struct MemoryChoice {
 /// What bounds the search. The choices of the options are the least that it considers.
 struct MemoryBounds {
   std::int64_t layers, batch;
+  double tokens;  ///< of a batch, on average
   std::int64_t least_recompute = 0, least_micro_batches = 1;
   /// Forward passes that a plain step costs: 3 for a student alone, 4 with a frozen teacher, 6 with one that learns.
   double passes = 3;

@@ -118,8 +118,9 @@ void Trainer::load_student() {
 MemoryBounds Trainer::bounds() const {
   double passes = 3;  // forward, and backward for inputs and weights
   if (guide_) passes += options_.mode == Mode::trajectory ? 3 : 1;
-  return {static_cast<std::int64_t>(student_->config().layers), std::min(options_.batch_size, train_.size()),
-          options_.recompute, options_.micro_batches, passes};
+  const std::int64_t batch = std::min(options_.batch_size, train_.size());
+  const double tokens = static_cast<double>(batch) * train_.mean_length();
+  return {student_->config().layers, batch, tokens, options_.recompute, options_.micro_batches, passes};
 }
 
 std::size_t Trainer::bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch) {

@@ -142,7 +142,7 @@ std::size_t bytes_of(std::int64_t recompute, std::int64_t parts) {
 }
 
 TEST(MemoryChoice, TakesTheFastestThatFits) {
-  const MemoryBounds bounds{.layers = 6, .batch = 8};
+  const MemoryBounds bounds{.layers = 6, .batch = 8, .tokens = 1024};
   const auto plain = fit_memory(bounds, bytes_of, 12800);
   ASSERT_TRUE(plain);
   EXPECT_EQ(plain->recompute, 0);
@@ -159,6 +159,12 @@ TEST(MemoryChoice, TakesTheFastestThatFits) {
   EXPECT_EQ(least->micro_batches, 8);
   EXPECT_FALSE(fit_memory(bounds, bytes_of, 1499));
   EXPECT_EQ(memory_trade(bounds, bytes_of).size(), 12u);
+
+  // Parts of few tokens cost more than layers computed again.
+  const auto again = fit_memory({.layers = 6, .batch = 8, .tokens = 24}, bytes_of, 8000);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->recompute, 6);
+  EXPECT_EQ(again->micro_batches, 1);
 }
 
 }  // namespace
