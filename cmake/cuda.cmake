@@ -123,11 +123,12 @@ function(cald_nvcc_objects out folder)
   set(${out} ${objects} PARENT_SCOPE)
 endfunction()
 
-# A target that compiles the sources with nvcc, for nothing but the check.
+# A target that compiles the sources with nvcc, for nothing but the check; its objects are ${name}_objects.
 function(cald_nvcc_check name)
   if(NOT CALD_NVCC)
     return()
   endif()
   cald_nvcc_objects(objects ${name} ${ARGN})
   add_custom_target(${name} DEPENDS ${objects})
+  set(${name}_objects ${objects} PARENT_SCOPE)
 endfunction()
