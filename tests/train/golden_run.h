@@ -2,6 +2,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -36,6 +37,24 @@ inline std::vector<nlohmann::json> read_lines(const std::string& path) {
   std::istringstream in(content_of(path));
   for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
   return lines;
+}
+
+/// In bf16 no two programs round at the same places: ours may be from PyTorch's autocast twice as far as that is from
+/// f64, and as far from f64 as that is, twice.
+inline void expect_losses_as_near_as_autocast(const nlohmann::json& golden, const std::vector<nlohmann::json>& lines) {
+  ASSERT_EQ(lines.size(), 20u);
+  for (const auto& [term, losses] : golden["bf16_losses"].items()) {
+    const double tolerance = 2 * golden["bf16_distance"][term].get<double>();
+    double farthest = 0;
+    for (std::size_t step = 0; step < losses.size(); ++step) {
+      const double got = lines[step].at(term).get<double>();
+      for (const double want : {losses[step].get<double>(), golden["losses"][term][step].get<double>()}) {
+        EXPECT_NEAR(got, want, tolerance * std::abs(want)) << term << " at step " << step + 1;
+        farthest = std::max(farthest, std::abs(got / want - 1));
+      }
+    }
+    EXPECT_GT(farthest, 1e-5) << term << " is exact to f32: bf16 was not used";
+  }
 }
 
 /// A progress that says nothing.

@@ -73,5 +73,20 @@ INSTANTIATE_TEST_SUITE_P(All, CudaTraining,
                                            "bert_trajectory_2", "roberta_target"),
                          [](const auto& param) { return std::string(param.param); });
 
+class CudaTrainingBf16 : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(CudaTrainingBf16, LossesAreAsNearAsAutocast) {
+  const nlohmann::json golden = read_golden(GetParam());
+  TempFolder folder;
+  RunOptions options = golden_options(golden, folder / "run");
+  options.dtype = DTypeOption::bf16;
+  options.device = DeviceOption::cuda;
+  train(options);
+  expect_losses_as_near_as_autocast(golden, read_lines(folder / "run/metrics.jsonl"));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CudaTrainingBf16, ::testing::Values("bert_target", "bert_trajectory_1"),
+                         [](const auto& param) { return std::string(param.param); });
+
 }  // namespace
 }  // namespace cald
