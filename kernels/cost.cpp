@@ -109,8 +109,8 @@ Cost cost_of(const EmbeddingBackward& e) {
   return c;
 }
 
-Cost cost_of(const CrossEntropyForward& l) { return moves(l.logits, l.labels, l.loss); }
-Cost cost_of(const CrossEntropyBackward& l) { return moves(l.logits, l.labels, l.dloss, l.dlogits); }
+Cost cost_of(const CrossEntropyForward& l) { return moves(l.logits, l.labels, l.all_labels, l.loss); }
+Cost cost_of(const CrossEntropyBackward& l) { return moves(l.logits, l.labels, l.all_labels, l.dloss, l.dlogits); }
 Cost cost_of(const KlForward& l) { return moves(l.student, l.teacher, l.loss); }
 Cost cost_of(const KlBackward& l) { return moves(l.student, l.teacher, l.dloss, l.dstudent); }
 Cost cost_of(const SquaredErrorForward& l) { return moves(l.student, l.teacher, l.mask, l.loss); }

@@ -225,8 +225,18 @@ std::int64_t counted_rows(const TensorRef& mask, std::int64_t rows) {
   return n;
 }
 
-void set_mean(const TensorRef& loss, double sum, std::int64_t count) {
-  *loss.f32() = count ? static_cast<float>(sum / static_cast<double>(count)) : 0.0f;
+void set_mean(const TensorRef& loss, double sum, std::int64_t count, bool add = false) {
+  const float mean = count ? static_cast<float>(sum / static_cast<double>(count)) : 0.0f;
+  *loss.f32() = add ? *loss.f32() + mean : mean;
+}
+
+/// The rows that cross-entropy's or KL's mean is over.
+template <class Args>
+std::int64_t rows_of_mean(const Args& a) {
+  if constexpr (requires { a.labels; })
+    return counted_labels(a.all_labels.present ? a.all_labels : a.labels);
+  else
+    return a.all_rows ? a.all_rows : a.student.rows();
 }
 
 }  // namespace
@@ -246,12 +256,12 @@ void run<Device::cpu>(Exec& exec, const CrossEntropyForward& a) {
     const SoftmaxOf s = HWY_DYNAMIC_DISPATCH(softmax_of)(x, n, 1.0f);
     return std::log(static_cast<double>(s.sum)) + (static_cast<double>(s.top) - static_cast<double>(x[label]));
   });
-  set_mean(a.loss, sum, counted_labels(a.labels));
+  set_mean(a.loss, sum, rows_of_mean(a), a.add);
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const CrossEntropyBackward& a) {
-  const std::int64_t n = a.logits.cols(), count = counted_labels(a.labels);
+  const std::int64_t n = a.logits.cols(), count = rows_of_mean(a);
   const float factor = *a.dloss.f32() / static_cast<float>(std::max<std::int64_t>(count, 1));
   each_row(exec, a.logits, [&](std::int64_t i) {
     const std::int32_t label = int_at(a.labels, i);
@@ -272,13 +282,13 @@ void run<Device::cpu>(Exec& exec, const KlForward& a) {
   const double sum = sum_rows(exec, a.student, [&](std::int64_t i) {
     return HWY_DYNAMIC_DISPATCH(kl_row)(row_of(a.student, i), row_of(a.teacher, i), n, 1.0f / a.temperature);
   });
-  set_mean(a.loss, sum * static_cast<double>(a.scale), a.student.rows());
+  set_mean(a.loss, sum * static_cast<double>(a.scale), rows_of_mean(a), a.add);
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const KlBackward& a) {
   const std::int64_t n = a.student.cols();
-  const auto rows = static_cast<float>(std::max<std::int64_t>(a.student.rows(), 1));
+  const auto rows = static_cast<float>(std::max<std::int64_t>(rows_of_mean(a), 1));
   const float factor = *a.dloss.f32() * a.scale / (rows * a.temperature);
   each_row(exec, a.student, [&](std::int64_t i) {
     HWY_DYNAMIC_DISPATCH(kl_row_backward)

@@ -28,6 +28,19 @@ cuda::LossRows rows_of(const Args& a) {
   return r;
 }
 
+/// Cross-entropy and KL may have a part of the rows that the mean is over.
+template <class Args>
+cuda::Mean mean_of(const Args& a, const cuda::LossRows& part, int elements_each, float scale) {
+  cuda::Mean mean{part.counted, part.rows, elements_each, scale};
+  if constexpr (requires { a.all_labels; }) {
+    if (a.all_labels.present) mean.counted = counted_by(a.all_labels, true), mean.rows = a.all_labels.numel();
+  }
+  if constexpr (requires { a.all_rows; }) {
+    if (a.all_rows) mean.rows = a.all_rows;
+  }
+  return mean;
+}
+
 std::size_t row_scratch(const TensorRef& t) { return static_cast<std::size_t>(t.rows()) * sizeof(cuda::TwoFloat); }
 
 template <class Row, class Args>
@@ -35,9 +48,11 @@ void forward(const Exec& exec, const Args& a, int elements_each, float scale) {
   const cuda::LossRows rows = rows_of(a);
   auto* of_row = static_cast<cuda::TwoFloat*>(exec.workspace);
   cuda::launch_rows(exec, a.name, cuda::loss_of_rows<Row>, rows.rows, rows, of_row);
+  bool add = false;
+  if constexpr (requires { a.add; }) add = a.add;
   cuda::check_launch(a.name,
                      cuda::launch(cuda::mean_of_rows, {1, cuda::kSumThreads, 0, static_cast<cudaStream_t>(exec.stream)},
-                                  of_row, rows.counted, rows.rows, elements_each, scale, a.loss.f32()));
+                                  of_row, rows.rows, mean_of(a, rows, elements_each, scale), add, a.loss.f32()));
 }
 
 template <class Row, class Args>
@@ -46,7 +61,7 @@ void backward(const Exec& exec, const Args& a, const GradRef& to, int elements_e
   auto* factor = static_cast<float*>(exec.workspace);
   cuda::check_launch(
       a.name, cuda::launch(cuda::gradient_factor, {1, cuda::kSumThreads, 0, static_cast<cudaStream_t>(exec.stream)},
-                           a.dloss.f32(), rows.counted, rows.rows, elements_each, scale, factor));
+                           a.dloss.f32(), mean_of(a, rows, elements_each, scale), factor));
   cuda::launch_rows(exec, a.name, cuda::gradient_of_rows<Row>, rows.rows, rows, factor,
                     cuda::GradientRows{cuda::tensor_rows<float>(to.to), to.add});
 }

@@ -165,21 +165,31 @@ __device__ __forceinline__ std::int64_t count_rows(const CountedRows& counted, s
   return count;
 }
 
-/// loss = scale * sum / (counted rows * elements_each).
+/// scale * sum / (counted rows * elements_each), of all rows.
+struct Mean {
+  CountedRows counted;
+  std::int64_t rows;
+  int elements_each;
+  float scale;
+
+  /// What a sum is divided by; for one whole block, whose thread 0 gets it.
+  __device__ std::int64_t count() const { return count_rows(counted, rows) * elements_each; }
+};
+
+/// loss (set or add) = the share in the mean of the `rows` rows whose losses are of_row.
 static __global__ void __launch_bounds__(kSumThreads)
-    mean_of_rows(const TwoFloat* of_row, CountedRows counted, std::int64_t rows, int elements_each, float scale,
-                 float* loss) {
-  const std::int64_t count = count_rows(counted, rows) * elements_each;
+    mean_of_rows(const TwoFloat* of_row, std::int64_t rows, Mean mean, bool add, float* loss) {
+  const std::int64_t count = mean.count();
   const TwoFloat sum = block_sum(of_row, rows);
-  if (threadIdx.x == 0) *loss = count > 0 ? sum.value() * scale / static_cast<float>(count) : 0.0f;
+  if (threadIdx.x != 0) return;
+  const float share = count > 0 ? sum.value() * mean.scale / static_cast<float>(count) : 0.0f;
+  *loss = add ? *loss + share : share;
 }
 
-/// *factor = scale * dloss / (counted rows * elements_each).
-static __global__ void __launch_bounds__(kSumThreads)
-    gradient_factor(const float* dloss, CountedRows counted, std::int64_t rows, int elements_each, float scale,
-                    float* factor) {
-  const std::int64_t count = count_rows(counted, rows) * elements_each;
-  if (threadIdx.x == 0) *factor = scale * *dloss / static_cast<float>(count > 0 ? count : 1);
+/// *factor = what a row's gradient is multiplied by.
+static __global__ void __launch_bounds__(kSumThreads) gradient_factor(const float* dloss, Mean mean, float* factor) {
+  const std::int64_t count = mean.count();
+  if (threadIdx.x == 0) *factor = mean.scale * *dloss / static_cast<float>(count > 0 ? count : 1);
 }
 
 template <class Row>

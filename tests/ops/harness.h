@@ -12,8 +12,9 @@
 //
 // From it follow the wanted values (in double), the wanted gradients of sum(r y) with random r (Dual<double>, itself
 // checked by central differences), and the tolerances: twice the largest error of the same code in float over a few
-// draws (of the inputs for values, of r for gradients), at least two units in the last place of the largest wanted
-// value. With inputs or output in bf16 the float code rounds what it was given and what it found, and no more.
+// draws (of the inputs for values; for gradients of r, or of the inputs if y is a scalar), at least two units in the
+// last place of the largest wanted value. With inputs or output in bf16 the float code rounds what it was given and
+// what it found, and no more.
 #pragma once
 #include <functional>
 #include <string>
@@ -195,6 +196,20 @@ void check_differences(const Reference& reference, Inputs<double> in, std::size_
   }
 }
 
+/// Of a scalar y every r has the same errors, scaled: so the inputs are drawn anew instead.
+template <class Reference>
+void allow_gradients_of_draws(const Case& c, const Reference& reference, std::size_t k, const std::vector<float>& r,
+                              Wanted& gradient) {
+  Case other = c;
+  for (std::uint64_t j = 1; j < kDraws; ++j) {
+    other.seed = c.seed + j;
+    const auto drawn = draw_inputs(other);
+    const auto exact = reference_gradients<double>(reference, as_inputs<Dual<double>>(c, drawn), k, {r});
+    const auto naive = reference_gradients<float>(reference, as_inputs<Dual<float>>(c, drawn), k, {r});
+    allow(gradient, exact[0], rounded(naive[0], c.inputs[k].dtype));
+  }
+}
+
 /// Tests `op` against `reference`; see the head of this file.
 template <class Reference>
 void check_op(const Case& c, const Reference& reference, const OpFn& op) {
@@ -225,6 +240,7 @@ void check_op(const Case& c, const Reference& reference, const OpFn& op) {
     for (auto& n : naive) n = rounded(std::move(n), c.inputs[k].dtype);
     e.grads[k] = wanted(gradients[0], naive[0]);
     for (std::size_t j = 1; j < rs.size(); ++j) allow(e.grads[k], gradients[j], naive[j]);
+    if (exact.shape.numel() == 1) allow_gradients_of_draws(c, reference, k, rs[0], e.grads[k]);
     e.grads[k].tolerance *= c.roundings;
     check_differences(reference, exact_in, k, e, c.name + ": input " + std::to_string(k));
   }

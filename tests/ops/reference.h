@@ -1,8 +1,11 @@
 // Pieces of references that several ops' tests share.
 #pragma once
+#include <vector>
+
 #include "engine/base/rng.h"
 #include "kernels/elementwise.h"
 #include "tests/ops/dual.h"
+#include "tests/ops/harness.h"
 
 namespace cald::test {
 
@@ -45,6 +48,43 @@ T activation(Activation f, T x) {
       return x / (one + exp(-x));
   }
   return x;
+}
+
+/// x W^T, and b if it is there: in = {x, W, b}.
+template <class T>
+Array<T> linear(const Inputs<T>& in) {
+  const auto &x = in[0], &w = in[1];
+  Shape out = x.shape;
+  out[-1] = w.dim(0);
+  Array<T> y(out);
+  for (std::int64_t i = 0; i < y.rows(); ++i)
+    for (std::int64_t j = 0; j < y.cols(); ++j) {
+      T sum(0);
+      for (std::int64_t k = 0; k < x.cols(); ++k) sum += x.at(i, k) * w.at(j, k);
+      y.at(i, j) = in.size() == 3 ? sum + in[2].at(0, j) : sum;
+    }
+  return y;
+}
+
+/// Of factor times a row of x.
+template <class T>
+std::vector<T> log_softmax(const Array<T>& x, std::int64_t row, const T& factor) {
+  std::vector<T> y;
+  T top = x.at(row, 0) * factor, sum(0.0);
+  for (std::int64_t j = 0; j < x.cols(); ++j) {
+    y.push_back(x.at(row, j) * factor);
+    if (y.back() > top) top = y.back();
+  }
+  for (const T& v : y) sum += exp(v - top);
+  for (T& v : y) v = v - top - log(sum);
+  return y;
+}
+
+template <class T>
+Array<T> scalar(const T& v) {
+  Array<T> y({1});
+  y.data[0] = v;
+  return y;
 }
 
 }  // namespace cald::test

@@ -14,21 +14,6 @@
 namespace cald::test {
 namespace {
 
-template <class T>
-Array<T> linear(const Inputs<T>& in) {
-  const auto &x = in[0], &w = in[1];
-  Shape out = x.shape;
-  out[-1] = w.dim(0);
-  Array<T> y(out);
-  for (std::int64_t i = 0; i < y.rows(); ++i)
-    for (std::int64_t j = 0; j < y.cols(); ++j) {
-      T sum(0);
-      for (std::int64_t k = 0; k < x.cols(); ++k) sum += x.at(i, k) * w.at(j, k);
-      y.at(i, j) = in.size() == 3 ? sum + in[2].at(0, j) : sum;
-    }
-  return y;
-}
-
 TEST(Linear, ValuesAndGradients) {
   for (const Shape& x : {Shape{2, 3, 5}, Shape{1, 1}, Shape{17, 9}, Shape{1, 33}, Shape{3, 1, 2}}) {
     for (std::int64_t out : {std::int64_t{1}, std::int64_t{7}, std::int64_t{16}}) {

@@ -5,29 +5,10 @@
 
 #include "ops/losses.h"
 #include "tests/ops/harness.h"
+#include "tests/ops/reference.h"
 
 namespace cald::test {
 namespace {
-
-template <class T>
-std::vector<T> log_softmax(const Array<T>& x, std::int64_t row, const T& factor) {
-  std::vector<T> y;
-  T top = x.at(row, 0) * factor, sum(0.0);
-  for (std::int64_t j = 0; j < x.cols(); ++j) {
-    y.push_back(x.at(row, j) * factor);
-    if (y.back() > top) top = y.back();
-  }
-  for (const T& v : y) sum += exp(v - top);
-  for (T& v : y) v = v - top - log(sum);
-  return y;
-}
-
-template <class T>
-Array<T> scalar(const T& v) {
-  Array<T> y({1});
-  y.data[0] = v;
-  return y;
-}
 
 void check_cross_entropy(std::int64_t classes, const std::vector<std::int32_t>& labels, float scale = 1.0f) {
   const auto n = static_cast<std::int64_t>(labels.size());
