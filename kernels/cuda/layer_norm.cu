@@ -21,8 +21,7 @@ cuda::FeatureDropout feature_dropout(const Dropout& d, const TensorRef& samples,
   return {d.key, d.threshold(), d.scale(), samples.as<std::int32_t>(), samples.strides[0], x.rank() == 3 ? x[1] : 1};
 }
 
-const float* optional(const TensorRef& t) { return t.present ? t.f32() : nullptr; }
-float* optional_result(const TensorRef& t) { return t.present ? t.f32() : nullptr; }
+float* optional(const TensorRef& t) { return t.present ? t.f32() : nullptr; }
 
 template <class X>
 void forward_as(const Exec& exec, const LayerNormForward& a) {
@@ -30,7 +29,7 @@ void forward_as(const Exec& exec, const LayerNormForward& a) {
       exec, a.name, cuda::layer_norm<X>, a.x.rows(),
       cuda::LayerNormRows<X>{cuda::tensor_rows<const X>(a.x), cuda::tensor_rows<const float>(a.residual),
                              cuda::tensor_rows<float>(a.sum), cuda::tensor_rows<float>(a.y), optional(a.weight),
-                             optional(a.bias), optional_result(a.mean), optional_result(a.rstd), a.x.rows(),
+                             optional(a.bias), optional(a.mean), optional(a.rstd), a.x.rows(),
                              static_cast<int>(a.x.cols()), a.eps, feature_dropout(a.dropout, a.samples, a.x.shape)});
 }
 

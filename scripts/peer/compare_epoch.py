@@ -1,7 +1,8 @@
 """Training on real texts, `cald convert` against PyTorch, in turns: tokens a second, pads not counted.
 
 usage: compare_epoch.py CALD MODEL TRAIN.tsv [--steps N] [--pairs N] [--batch N] [--k N] [--threads N] [--dtype f32|bf16]
-CALD is the program, MODEL a BERT's directory, TRAIN.tsv has the columns sentence and label (scripts/fetch makes both).
+CALD is the program, MODEL a BERT with a head (scripts/run leaves runs/teacher/model), TRAIN.tsv has the columns sentence
+and label (scripts/fetch makes it).
 Needs torch and transformers. Target mode from MODEL itself as the teacher, Linformer, L_LD in the form `released`,
 dropout 0.1 on the student, AdamW. PyTorch runs twice: over shuffled batches padded to their longest, as most training
 scripts have them, and over batches of like lengths (chunks of 50 shuffled batches sorted by length), as ours are. The
