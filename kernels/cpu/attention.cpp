@@ -82,11 +82,6 @@ inline void finish_rows(const HeadRows<Bf16>& to, Index first, bool add, Index n
   write_rows(buffer, to.row(first), to.step, n, size, add);
 }
 
-template <class T>
-HWY_INLINE Element<T>* elements(float* scratch) {
-  return reinterpret_cast<Element<T>*>(scratch);
-}
-
 /// Queries [q0, q1) of head h of sample b. In bf16 the probabilities are rounded for the product with v.
 template <class T>
 void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, Index b, Index h, Index q0, Index q1,

@@ -87,11 +87,6 @@ inline float length_scale(const TensorRef& lengths, Index b) {
   return n > 0 ? 1.0f / __builtin_sqrtf(static_cast<float>(n)) : 0.0f;
 }
 
-template <class T>
-HWY_INLINE Element<T>* elements(float* scratch) {
-  return reinterpret_cast<Element<T>*>(scratch);
-}
-
 /// Rows ranks[0 .. n) of e as columns of a left operand: in place if they follow one another, else gathered; rounded
 /// for a product of bf16.
 inline MicroLhs<float> rows_of_e(const TensorRef& e, const std::int32_t* ranks, Index n, float* gathered) {

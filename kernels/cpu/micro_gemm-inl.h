@@ -210,6 +210,12 @@ inline void micro_gemm_by(const MicroLhs<E>& a, const MicroPanels<E>& panels, co
   }
 }
 
+/// Scratch memory, which is laid out in units of 4 bytes, as elements.
+template <class T>
+HWY_INLINE Element<T>* elements(float* scratch) {
+  return reinterpret_cast<Element<T>*>(scratch);
+}
+
 /// c = a b: (rows, depth) by (depth, cols), depth <= panels.depth. A depth of 0 gives zeros.
 inline void micro_gemm(const MicroLhs<float>& a, const MicroPanels<float>& panels, const MicroOut& out,
                        std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t depth) {

@@ -59,49 +59,38 @@ class MatrixLayout {
   std::int64_t leading_;
 };
 
-class Operation {
+/// One of cuBLASLt's objects, with the functions that set its attributes and end it.
+template <class Handle, auto kSet, auto kDestroy>
+class Object {
  public:
-  explicit Operation(const GemmOperands& o) : sizes_(o) {
-    check(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), o);
+  /// create(Handle*) makes it.
+  template <class Create>
+  Object(const GemmOperands& o, const Create& create) : sizes_(o) {
+    check(create(&handle_), o);
   }
-  Operation(const Operation&) = delete;
-  Operation& operator=(const Operation&) = delete;
-  ~Operation() { cublasLtMatmulDescDestroy(operation_); }
+  Object(const Object&) = delete;
+  Object& operator=(const Object&) = delete;
+  ~Object() { kDestroy(handle_); }
 
-  operator cublasLtMatmulDesc_t() const { return operation_; }
-  template <class T>
-  void set(cublasLtMatmulDescAttributes_t attribute, T value) {
-    check(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value), sizes_);
+  operator Handle() const { return handle_; }
+  template <class Attribute, class T>
+  void set(Attribute attribute, T value) {
+    check(kSet(handle_, attribute, &value, sizeof value), sizes_);
   }
 
  private:
   const GemmOperands& sizes_;
-  cublasLtMatmulDesc_t operation_ = nullptr;
+  Handle handle_ = nullptr;
 };
+using Operation = Object<cublasLtMatmulDesc_t, cublasLtMatmulDescSetAttribute, cublasLtMatmulDescDestroy>;
+using Preference =
+    Object<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceSetAttribute, cublasLtMatmulPreferenceDestroy>;
 
 /// The largest power of two up to kAlignment that divides the address.
 std::uint32_t alignment_of(const void* data) {
   const auto address = reinterpret_cast<std::uintptr_t>(data) | kAlignment;
   return static_cast<std::uint32_t>(address & (~address + 1));
 }
-
-class Preference {
- public:
-  explicit Preference(const GemmOperands& o) : sizes_(o) { check(cublasLtMatmulPreferenceCreate(&preference_), o); }
-  Preference(const Preference&) = delete;
-  Preference& operator=(const Preference&) = delete;
-  ~Preference() { cublasLtMatmulPreferenceDestroy(preference_); }
-
-  operator cublasLtMatmulPreference_t() const { return preference_; }
-  template <class T>
-  void set(cublasLtMatmulPreferenceAttributes_t attribute, T value) {
-    check(cublasLtMatmulPreferenceSetAttribute(preference_, attribute, &value, sizeof value), sizes_);
-  }
-
- private:
-  const GemmOperands& sizes_;
-  cublasLtMatmulPreference_t preference_ = nullptr;
-};
 
 /// c^T = op(b)^T op(a)^T by columns: cuBLASLt's first operand is b, its second a.
 struct Product {
@@ -116,7 +105,7 @@ struct Product {
         first(o.b, g.b, g.transpose_b, o),
         second(o.a, g.a, g.transpose_a, o),
         result(o.c, g.c.to, false, o),
-        operation(o) {
+        operation(o, [](auto* d) { return cublasLtMatmulDescCreate(d, CUBLAS_COMPUTE_32F, CUDA_R_32F); }) {
     operation.set(CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     operation.set(CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (!bias) return;
@@ -145,7 +134,7 @@ struct Product {
   }
 
   cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle) const {
-    Preference preference(o);
+    Preference preference(o, cublasLtMatmulPreferenceCreate);
     preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{scratch_bytes(o)});
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(g.b.data));
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(g.a.data));
