@@ -36,6 +36,10 @@ EncodedTask random_task(const EncoderConfig& config, std::int64_t rows, std::int
   return task;
 }
 
+/// Seconds after which one step is warm-up enough: what a first step does once (pages, code generation) is nothing beside
+/// it.
+constexpr double kLongStep = 5;
+
 /// The run as one that lasts as long as the measurement and is guided to its end.
 RunOptions measured_run(const StepBenchOptions& o) {
   RunOptions run = o.run;
@@ -88,11 +92,16 @@ StepBenchResult run_step_benchmark(const StepBenchOptions& o) {
         &trace.emplace(o.trace, TraceSteps{o.warmup + 1, o.warmup + std::min<std::int64_t>(3, o.iterations)}));
   LaunchObservers observers(observing);
   trainer.observe(&observers);
-  for (std::int64_t step = 0; step < o.warmup + o.iterations; ++step) {
-    if (step == o.warmup) result.kernels.clear();
+  std::int64_t warmup = o.warmup;
+  for (std::int64_t step = 0; step < warmup + o.iterations; ++step) {
+    if (step == warmup) result.kernels.clear();
     const auto start = Clock::now();
     trainer.step(step);
-    if (step >= o.warmup) result.seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    if (step >= warmup)
+      result.seconds.push_back(seconds);
+    else if (seconds > kLongStep)
+      warmup = step + 1;
   }
   if (trace) trace->finish();
   result.peak_resident = peak_resident_bytes();

@@ -14,8 +14,9 @@ namespace cald {
 struct StepBenchOptions {
   RunOptions run;  ///< resolved; what names data, files to write and the length of the run is not used
   std::int64_t seq = 128;
-  std::int64_t iterations = 5, warmup = 2;
-  std::string trace;  ///< file for a trace of the first three measured steps; empty: none
+  std::int64_t iterations = 5;
+  std::int64_t warmup = 2;  ///< steps before the measured ones; long steps need one
+  std::string trace;  ///< file for a trace of up to three measured steps; empty: none
 };
 
 struct StepBenchResult {
