@@ -55,6 +55,19 @@ GradRef Grads::reuse(int i, const Tensor& dy) {
   return {dy.ref(), false};
 }
 
+Grads::ByRows Grads::by_rows(int i, std::int64_t count) {
+  const std::int32_t v = inputs_[static_cast<std::size_t>(i)];
+  if (v < 0) return {};
+  const Tape::Variable& var = tape_.at(v);
+  Parameter* const p = var.parameter;
+  // Nothing else may add to it: this is its only use, and it goes as soon as it was used.
+  if (!p || !p->is_table || !p->transient_grad || p->has_grad || var.uses != 1 || count >= var.shape[0]) return {};
+  p->has_grad = true;
+  p->grad = context().empty({count, var.shape[1]}, DType::f32, MemClass::gradients);
+  p->grad_rows = context().empty({var.shape[0]}, DType::i32, MemClass::gradients);
+  return {{p->grad.ref(), false}, p->grad_rows};
+}
+
 void Grads::pass(int i, const Tensor& d) {
   const std::int32_t v = inputs_[static_cast<std::size_t>(i)];
   if (v < 0) return;
@@ -229,6 +242,7 @@ void Tape::check(const Tensor& y) {
   context_.launch(FindNonFinite{y, flag});
   std::int32_t found = 0;
   context_.launch(Download{flag, &found});
+  context_.synchronize();
   if (found != 0)
     throw Error("the first op with a value that is not finite is " + std::string(context_.op()) + " in " +
                 (context_.scope().empty() ? "the model" : context_.scope()));

@@ -76,6 +76,14 @@ class Grads {
   GradRef operator[](int i);
   /// The same, but dy's own memory if nobody else needs it, for backwards that work in place.
   GradRef reuse(int i, const Tensor& dy);
+  /// The gradient of input i, a table of which `count` rows at most get one, by rows: grad (count, D) and rows (V) i32 to
+  /// be set (see AdamWSlot). Absent where that saves nothing, or where the gradient must be a whole: then see above.
+  struct ByRows {
+    GradRef grad;
+    TensorRef rows;
+    explicit operator bool() const { return rows.present; }
+  };
+  ByRows by_rows(int i, std::int64_t count);
   /// The gradient of input i is `d` itself (or is increased by it): no copy where none is needed.
   void pass(int i, const Tensor& d);
 

@@ -38,10 +38,7 @@ void ParameterSet::set_gradients(Allocator& memory, Gradients where) {
 }
 
 void ParameterSet::clear_gradients() {
-  for (Parameter& p : all_) {
-    p.has_grad = false;
-    if (p.transient_grad) p.grad = {};
-  }
+  for (Parameter& p : all_) p.forget_grad();
 }
 
 Parameter* ParameterSet::find(const std::string& name) {

@@ -12,11 +12,19 @@ struct Parameter {
   std::string name;  ///< the checkpoint's tensor name
   Tensor value;      ///< f32, contiguous
   Tensor grad;       ///< f32, same shape; absent if it is not trained, or while a transient one is not there
+  Tensor grad_rows;  ///< (rows of value) i32; if present, grad is by rows: see AdamWSlot
   Shape shape;
   std::size_t number = 0;       ///< in the order of declaration
   bool is_new = false;          ///< created by a conversion: it has its own learning rate
+  bool is_table = false;        ///< (V, D), of which rows are looked up and nothing else: its gradient may be by rows
   bool transient_grad = false;  ///< grad takes memory of the step when it is first written, until it is used
   bool has_grad = false;        ///< grad holds a sum begun in this optimizer step, so the next backward adds to it
+
+  /// The next backward sets the gradient; a transient one gives back its memory.
+  void forget_grad() {
+    has_grad = false;
+    if (transient_grad) grad = grad_rows = {};
+  }
 };
 
 /// Where the gradients of a set of parameters live: nowhere, in memory of their own, or within the step alone.

@@ -104,7 +104,7 @@ Cost cost_of(const EmbeddingForward& e) {
 }
 /// Adding touches the rows that the ids name, setting writes them all.
 Cost cost_of(const EmbeddingBackward& e) {
-  Cost c = moves(e.ids, e.dy);
+  Cost c = moves(e.ids, e.dy, e.rows);
   c.bytes += e.dtable.add ? 2 * bytes_of(e.dy) : bytes_of(e.dtable.to);
   return c;
 }
@@ -118,7 +118,13 @@ Cost cost_of(const SquaredErrorBackward& l) { return moves(l.student, l.teacher,
 
 Cost cost_of(const AdamW& a) {
   Cost c = moves(a.norm);
-  for (const AdamWSlot& s : *a.slots) c += moves(s.value, s.value, s.m, s.m, s.v, s.v, s.grad);  // three are updated
+  for (const AdamWSlot& s : *a.slots)
+    if (s.rows.present) {  // at the least: the rows that have a gradient, which are no more than grad's
+      c += moves(s.grad, s.rows, s.moved);
+      c.bytes += 6 * bytes_of(s.grad);
+    } else {
+      c += moves(s.value, s.value, s.m, s.m, s.v, s.v, s.grad);  // three are updated
+    }
   return c;
 }
 Cost cost_of(const GradientNorm& n) {

@@ -6,11 +6,17 @@
 
 namespace cald {
 
-/// One parameter of an update. All four are contiguous f32 of one shape.
+/// One parameter of an update. The first four are contiguous f32 of one shape.
+///
+/// The gradient of a table (V, D) may be by rows: row r's is row rows[r] of grad (N, D), or 0 if rows[r] is -1. The
+/// update is the same to the bit. Where the weight does not decay, rows whose gradients were 0 from the start would not
+/// change: `moved` tells them, so that they cost nothing. Not for GradientNorm.
 struct AdamWSlot {
   TensorRef value, grad, m, v;
   float learning_rate;
   float weight_decay;
+  TensorRef rows = {};   ///< (V) i32; absent: grad is of value's shape
+  TensorRef moved = {};  ///< (V) i32, beside `rows`: not 0 for the rows that ever had one; updated too
 };
 
 /// AdamW (Loshchilov & Hutter 2019) with decoupled decay, PyTorch's order of operations:

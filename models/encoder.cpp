@@ -24,6 +24,7 @@ Encoder::Encoder(EncoderConfig config) : config_(std::move(config)) {
   word_ = &parameters_.declare(root + "embeddings.word_embeddings.weight", {c.vocab_size, c.hidden});
   position_ = &parameters_.declare(root + "embeddings.position_embeddings.weight", {c.max_positions, c.hidden});
   type_ = &parameters_.declare(root + "embeddings.token_type_embeddings.weight", {c.type_vocab, c.hidden});
+  for (Parameter* table : {word_, position_, type_}) table->is_table = true;
   embedding_norm_ = norm(root + "embeddings.LayerNorm");
 
   std::map<std::string, std::string> first_prefix;

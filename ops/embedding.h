@@ -20,9 +20,18 @@ struct EmbeddingSum {
     return y;
   }
   void backward(const Saved&, const Tensor& dy, Grads& g) const {
-    if (const GradRef dword = g[0]) g.launch(EmbeddingBackward{word_ids, dy, dword, word_pad});
-    if (const GradRef dposition = g[1]) g.launch(EmbeddingBackward{position_ids, dy, dposition, position_pad});
-    if (const GradRef dtype = g[2]) g.launch(EmbeddingBackward{type_ids, dy, dtype});
+    scatter(g, 0, word_ids, dy, word_pad);
+    scatter(g, 1, position_ids, dy, position_pad);
+    scatter(g, 2, type_ids, dy, -1);
+  }
+
+ private:
+  static void scatter(Grads& g, int input, const Tensor& ids, const Tensor& dy, std::int64_t frozen) {
+    if (!g.wanted(input)) return;
+    if (const Grads::ByRows d = g.by_rows(input, ids.numel()))
+      g.launch(EmbeddingBackward{ids, dy, d.grad, frozen, d.rows});
+    else
+      g.launch(EmbeddingBackward{ids, dy, g[input], frozen});
   }
 };
 

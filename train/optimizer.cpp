@@ -41,6 +41,12 @@ Optimizer::Optimizer(ParameterSet& parameters, Allocator& memory, const RunOptio
   for (const Parameter& p : parameters.all()) {
     m_.push_back(zeros(p));
     v_.push_back(zeros(p));
+    moved_.emplace_back();
+    if (!p.is_table) continue;
+    const std::int64_t rows = p.shape[0];
+    moved_.back() = Tensor(memory.allocate(static_cast<std::size_t>(rows) * 4, MemClass::optimizer, p.name.c_str()),
+                           {rows}, DType::i32);
+    write_tensor(moved_.back(), std::vector<std::int32_t>(static_cast<std::size_t>(rows), 0).data());
   }
   norm_ = Tensor(memory.allocate(sizeof(float), MemClass::optimizer, "gradient norm"), {1}, DType::f32);
   slots_.reserve(m_.size());
@@ -65,7 +71,20 @@ void Optimizer::update_now(Context& c, const Parameter& p, double factor) {
 
 AdamWSlot Optimizer::slot(const Parameter& p, double factor) const {
   const double rate = (p.is_new ? new_rate_ : rate_) * factor;  // eq:new_rate
-  return {p.value, p.grad, m_[p.number], v_[p.number], static_cast<float>(rate), static_cast<float>(weight_decay_)};
+  AdamWSlot s{p.value, p.grad, m_[p.number], v_[p.number], static_cast<float>(rate), static_cast<float>(weight_decay_)};
+  if (p.grad_rows) s.rows = p.grad_rows, s.moved = moved_[p.number];
+  return s;
+}
+
+void Optimizer::note_moved(const Parameter& p) {
+  const auto rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
+  std::vector<std::int32_t> moved(rows, 0);
+  for (const Tensor& moment : {m_[p.number], v_[p.number]})
+    look_on_host(moment, [&](const float* values) {
+      for (std::size_t r = 0; r < rows; ++r)
+        for (std::size_t i = r * cols; i < (r + 1) * cols && !moved[r]; ++i) moved[r] = values[i] != 0;
+    });
+  write_tensor(moved_[p.number], moved.data());
 }
 
 void Optimizer::save(const std::string& path) const {
@@ -90,6 +109,7 @@ void Optimizer::load(const std::string& path) {
   for (const Parameter& p : parameters_.all()) {
     fill_on_host(m_[i], [&](float* values) { file.read_f32("m." + p.name, p.shape, values); });
     fill_on_host(v_[i], [&](float* values) { file.read_f32("v." + p.name, p.shape, values); });
+    if (p.is_table) note_moved(p);
     ++i;
   }
   updates_ = std::stoll(updates->second);

@@ -40,10 +40,13 @@ class Optimizer {
 
  private:
   AdamWSlot slot(const Parameter& p, double factor) const;
+  /// Sets moved_ of a table from its moments: rows that never had a gradient have none.
+  void note_moved(const Parameter& p);
 
   ParameterSet& parameters_;
   double rate_, new_rate_, weight_decay_, beta1_, beta2_, epsilon_, clip_;
   std::vector<Tensor> m_, v_;
+  std::vector<Tensor> moved_;  // of tables, see AdamWSlot
   Tensor norm_;
   std::vector<AdamWSlot> slots_;
   std::int64_t updates_ = 0;

@@ -33,6 +33,12 @@ void add_row(const float* x, float* y, std::int64_t n) {
   });
 }
 
+/// y = x.
+void copy_row(const float* x, float* y, std::int64_t n) {
+  const Floats d;
+  each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR { store(d, load(d, x + i, part), y + i, part); });
+}
+
 }  // namespace cald::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -40,6 +46,7 @@ HWY_AFTER_NAMESPACE();
 namespace cald {
 HWY_EXPORT(sum_rows);
 HWY_EXPORT(add_row);
+HWY_EXPORT(copy_row);
 
 namespace {
 
@@ -72,6 +79,14 @@ struct Table {
   const float* row(std::int64_t i) const { return data != nullptr ? data + ids[i] * stride : nullptr; }
 };
 
+/// rows[id] = the first i with that id, -1 for none.
+void note_first(const EmbeddingBackward& a, const Ids& ids, std::int64_t n) {
+  auto* first = a.rows.as<std::int32_t>();
+  std::fill_n(first, a.rows.numel(), -1);
+  for (std::int64_t i = 0; i < n; ++i)
+    if (ids[i] != a.frozen && first[ids[i]] < 0) first[ids[i]] = static_cast<std::int32_t>(i);
+}
+
 }  // namespace
 
 template <>
@@ -100,17 +115,28 @@ void run<Device::cpu>(Exec& exec, const EmbeddingBackward& a) {
   if (!a.dy.is_matrix() || a.dy.rows() != n || a.dy.cols() != cols)
     throw Error("embedding_backward: dy " + a.dy.shape.str() + " does not fit ids " + a.ids.shape.str() +
                 " and a table " + table.shape.str());
+  const bool by_rows = a.rows.present;
+  if (by_rows && (a.dtable.add || table.rows() != n))
+    throw Error("embedding_backward: by rows, a gradient of shape " + table.shape.str() + " must be set, one row an id");
   const auto row_of_table = [&](std::int64_t i) { return table.f32() + i * table.row_stride(); };
-  if (!a.dtable.add) run<Device::cpu>(exec, Fill{table, 0.0f});
+  if (by_rows)
+    note_first(a, ids, n);
+  else if (!a.dtable.add)
+    run<Device::cpu>(exec, Fill{table, 0.0f});
+  const std::int32_t* first_of = by_rows ? a.rows.as<std::int32_t>() : nullptr;
   // Each thread owns some columns (whole cache lines of 16) and takes the rows in their order. So no two threads meet,
   // nothing is sorted, and a table of two rows is shared as evenly as one of thirty thousand.
   constexpr std::int64_t kLine = 16;
   const std::int64_t grain = std::max<std::int64_t>(1, 2048 / std::max<std::int64_t>(n, 1));
-  const auto kernel = HWY_DYNAMIC_DISPATCH(add_row);
+  const auto add = HWY_DYNAMIC_DISPATCH(add_row), set = HWY_DYNAMIC_DISPATCH(copy_row);
   parallel_for(exec, (cols + kLine - 1) / kLine, grain, [&](std::int64_t first, std::int64_t last) {
     const std::int64_t from = first * kLine, width = std::min(last * kLine, cols) - from;
-    for (std::int64_t i = 0; i < n; ++i)
-      if (ids[i] != a.frozen) kernel(a.dy.f32() + i * a.dy.row_stride() + from, row_of_table(ids[i]) + from, width);
+    for (std::int64_t i = 0; i < n; ++i) {
+      if (ids[i] == a.frozen) continue;
+      const std::int64_t row = by_rows ? first_of[ids[i]] : ids[i];
+      const auto kernel = by_rows && row == i ? set : add;
+      kernel(a.dy.f32() + i * a.dy.row_stride() + from, row_of_table(row) + from, width);
+    }
   });
 }
 

@@ -25,13 +25,14 @@ struct AdamWFactors {
 HWY_BEFORE_NAMESPACE();
 namespace cald::HWY_NAMESPACE {
 
+/// Without `grad` it is 0.
 void adamw_chunk(const AdamWFactors& f, float* value, const float* grad, float* m, float* v, std::int64_t n) {
   const Floats d;
   const FloatVec decay = Set(d, f.decay), beta1 = Set(d, f.beta1), beta2 = Set(d, f.beta2), rest1 = Set(d, f.rest1);
   const FloatVec rest2 = Set(d, f.rest2), eps = Set(d, f.eps), step = Set(d, f.step_size);
   const FloatVec root = Set(d, f.root_correction), scale = Set(d, f.grad_scale);
   each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR {
-    const FloatVec g = Mul(load(d, grad + i, part), scale);
+    const FloatVec g = grad != nullptr ? Mul(load(d, grad + i, part), scale) : Zero(d);
     const FloatVec new_m = MulAdd(beta1, load(d, m + i, part), Mul(rest1, g));
     const FloatVec new_v = MulAdd(beta2, load(d, v + i, part), Mul(rest2, Mul(g, g)));
     const FloatVec change = Div(new_m, Add(Div(Sqrt(new_v), root), eps));
@@ -76,7 +77,13 @@ using Slots = std::vector<AdamWSlot>;
 
 constexpr std::int64_t kChunk = 8192, kGrain = 2;
 
-std::int64_t chunks_of(const AdamWSlot& s) { return (s.value.numel() + kChunk - 1) / kChunk; }
+/// Elements of a chunk: whole rows where the gradient is by rows.
+std::int64_t chunk_of(const AdamWSlot& s) {
+  if (!s.rows.present) return kChunk;
+  const std::int64_t cols = std::max<std::int64_t>(1, s.value.cols());
+  return std::max<std::int64_t>(1, kChunk / cols) * cols;
+}
+std::int64_t chunks_of(const AdamWSlot& s) { return (s.value.numel() + chunk_of(s) - 1) / chunk_of(s); }
 std::int64_t chunks_of(const Slots& slots) {
   std::int64_t n = 0;
   for (const AdamWSlot& s : slots) n += chunks_of(s);
@@ -90,11 +97,25 @@ void each_chunk(const Slots& slots, std::int64_t begin, std::int64_t end, const 
   for (const AdamWSlot& s : slots) {
     const std::int64_t last = first + chunks_of(s);
     for (std::int64_t c = std::max(begin, first); c < std::min(end, last); ++c) {
-      const std::int64_t at = (c - first) * kChunk;
-      fn(c, s, at, std::min(kChunk, s.value.numel() - at));
+      const std::int64_t at = (c - first) * chunk_of(s);
+      fn(c, s, at, std::min(chunk_of(s), s.value.numel() - at));
     }
     first = last;
     if (first >= end) return;
+  }
+}
+
+/// Elements [at, at + n), whole rows, of a slot whose gradient is by rows.
+void update_rows(const AdamWFactors& f, const AdamWSlot& s, std::int64_t at, std::int64_t n) {
+  const std::int64_t cols = s.value.cols();
+  const auto* rows = s.rows.as<std::int32_t>();
+  auto* moved = s.moved.as<std::int32_t>();
+  for (; n > 0; at += cols, n -= cols) {
+    const std::int64_t r = at / cols;
+    if (rows[r] >= 0) moved[r] = 1;
+    if (!moved[r] && f.decay == 1.0f) continue;
+    const float* grad = rows[r] < 0 ? nullptr : s.grad.f32() + rows[r] * cols;
+    HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s.value.f32() + at, grad, s.m.f32() + at, s.v.f32() + at, cols);
   }
 }
 
@@ -117,6 +138,7 @@ void run<Device::cpu>(Exec& exec, const AdamW& a) {
                            static_cast<float>(rate / correction1),
                            static_cast<float>(std::sqrt(correction2)),
                            scale};
+      if (s.rows.present) return update_rows(f, s, at, n);
       HWY_DYNAMIC_DISPATCH(adamw_chunk)
       (f, s.value.f32() + at, s.grad.f32() + at, s.m.f32() + at, s.v.f32() + at, n);
     });

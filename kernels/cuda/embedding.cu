@@ -40,21 +40,35 @@ void run<Device::cuda>(Exec& exec, const EmbeddingForward& a) {
 template <>
 void run<Device::cuda>(Exec& exec, const EmbeddingBackward& a) {
   if (!a.dtable) return;
-  if (!a.dtable.add) run<Device::cuda>(exec, Fill{a.dtable.to, 0.0f});
+  const auto stream = static_cast<cudaStream_t>(exec.stream);
+  const bool by_rows = a.rows.present;
+  const int count = static_cast<int>(a.ids.numel());
+  if (by_rows) {
+    constexpr unsigned kThreads = 128;
+    cuda::check_launch(a.name, cudaMemsetAsync(a.rows.data, 0xff, static_cast<std::size_t>(a.rows.numel()) * 4, stream));
+    if (count > 0)
+      cuda::check_launch(a.name,
+                         cuda::launch(cuda::note_first_tokens,
+                                      {(static_cast<unsigned>(count) + kThreads - 1) / kThreads, kThreads, 0, stream},
+                                      ids_of(a.ids), count, a.frozen, a.rows.as<unsigned>()));
+  } else if (!a.dtable.add) {
+    run<Device::cuda>(exec, Fill{a.dtable.to, 0.0f});
+  }
   if (a.dy.numel() == 0) return;
   const cuda::EmbeddingScatter scatter{ids_of(a.ids),
                                        a.dy.f32(),
                                        a.dy.strides[0],
                                        a.dy.strides[1],
                                        table_of(a.dtable.to),
-                                       static_cast<int>(a.ids.numel()),
+                                       count,
                                        static_cast<int>(a.dy.cols()),
-                                       a.frozen};
+                                       a.frozen,
+                                       by_rows};
   const dim3 grid(static_cast<unsigned>(scatter.count),
                   static_cast<unsigned>((scatter.features + cuda::kScatterThreads - 1) / cuda::kScatterThreads));
   cuda::check_launch(a.name,
                      cuda::launch(cuda::embedding_scatter,
-                                  {grid, cuda::kScatterThreads, 0, static_cast<cudaStream_t>(exec.stream)}, scatter));
+                                  {grid, cuda::kScatterThreads, 0, stream}, scatter));
 }
 
 }  // namespace cald

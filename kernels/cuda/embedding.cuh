@@ -51,7 +51,15 @@ struct EmbeddingScatter {
   Table table;
   int count, features;  ///< tokens in all
   std::int64_t frozen;
+  bool by_rows;  ///< the sum becomes the row of the table that has the first token's number
 };
+
+/// rows[id] = the number of the first token with that id; all were -1, the largest unsigned. A minimum does not depend
+/// on the order of the threads.
+static __global__ void __launch_bounds__(128) note_first_tokens(Ids ids, int count, std::int64_t frozen, unsigned* rows) {
+  const int token = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (token < count && ids.at(token) != frozen) atomicMin(&rows[ids.at(token)], static_cast<unsigned>(token));
+}
 
 constexpr int kScatterThreads = 128;
 
@@ -78,8 +86,8 @@ static __global__ void __launch_bounds__(kScatterThreads) embedding_scatter(Embe
     }
   }
   if (feature >= a.features) return;
-  float& to = a.table.data[id * a.table.step + feature];
-  to += sum;
+  float& to = a.table.data[(a.by_rows ? token : id) * a.table.step + feature];
+  to = a.by_rows ? sum : to + sum;
 }
 
 }  // namespace cald::cuda

@@ -1,6 +1,7 @@
 // AdamW and the gradients' norm on CUDA.
 #include "kernels/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cuda/check_launch.h"
@@ -33,7 +34,14 @@ void each_table(const std::vector<AdamWSlot>& slots, double correction1, const F
                                  blocks,
                                  static_cast<float>(1.0 - rate * static_cast<double>(s.weight_decay)),
                                  static_cast<float>(rate / correction1)};
-    blocks += static_cast<int>((n + cuda::kChunk - 1) / cuda::kChunk);
+    cuda::OptimizerSlot& slot = table.slot[table.count - 1];
+    if (s.rows.present) {
+      slot.columns = static_cast<int>(s.value.cols());
+      slot.chunk = std::max(1, cuda::kChunk / slot.columns) * slot.columns;
+      slot.rows = s.rows.as<std::int32_t>();
+      slot.moved = s.moved.as<std::int32_t>();
+    }
+    blocks += static_cast<int>((n + slot.chunk - 1) / slot.chunk);
   }
   flush();
 }

@@ -1,7 +1,8 @@
 // AdamW over many tensors in one launch, in the CPU's order of operations, and the norm of all gradients.
 //
-// Device memory: AdamW reads value, gradient and both moments and writes all but the gradient, 28 bytes a parameter;
-// the norm reads 4 bytes a parameter.
+// Device memory: AdamW reads value, gradient and both moments and writes all but the gradient, 28 bytes a parameter; of
+// a table whose gradient is by rows, 28 bytes for those of named rows, 24 for those of rows that moved before, and 8
+// bytes more a row. The norm reads 4 bytes a parameter.
 #pragma once
 #include "kernels/cuda/two_float.cuh"
 
@@ -13,13 +14,30 @@ struct OptimizerSlot {
   float *value, *m, *v;
   const float* grad;
   std::int64_t numel;
-  int first_block;  ///< of the launch; a block has kChunk elements of one slot
+  int first_block;  ///< of the launch; a block has `chunk` elements of one slot
   float decay, step_size;
+  int chunk = kChunk;  ///< whole rows, where the gradient is by rows
+  int columns = 1;
+  const int* rows = nullptr;  ///< by rows: see AdamWSlot
+  int* moved = nullptr;
+
+  /// The gradient of element i; `none` if nothing is to be done for it.
+  __device__ float gradient(std::int64_t i, bool& none) const {
+    if (!rows) return grad[i];
+    const std::int64_t row = i / columns;
+    const int at = rows[row];
+    if (at < 0) {
+      none = decay == 1.0f && !moved[row];  // no thread writes `moved` of a row without a gradient
+      return 0.0f;
+    }
+    if (i % columns == 0) moved[row] = 1;
+    return grad[at * std::int64_t{columns} + i % columns];
+  }
 };
 
 /// The table travels as the kernel's argument, of which there are 4 KB at most.
 struct OptimizerSlots {
-  static constexpr int kMost = 48;
+  static constexpr int kMost = 40;
   int count;
   OptimizerSlot slot[kMost];
 
@@ -39,12 +57,14 @@ struct AdamWFactors {
 static __global__ void __launch_bounds__(kOptimizerThreads)
     adamw_update(const __grid_constant__ OptimizerSlots slots, AdamWFactors f) {
   const OptimizerSlot& s = slots.of_block(blockIdx.x);
-  const std::int64_t first = std::int64_t{static_cast<int>(blockIdx.x) - s.first_block} * kChunk;
+  const std::int64_t first = std::int64_t{static_cast<int>(blockIdx.x) - s.first_block} * s.chunk;
   const float scale = f.max_norm > 0.0f ? fminf(1.0f, f.max_norm / (*f.norm + 1e-6f)) : 1.0f;
-  for (int k = threadIdx.x; k < kChunk; k += kOptimizerThreads) {
+  for (int k = threadIdx.x; k < s.chunk; k += kOptimizerThreads) {
     const std::int64_t i = first + k;
     if (i >= s.numel) return;
-    const float g = s.grad[i] * scale;
+    bool none = false;
+    const float g = s.gradient(i, none) * scale;
+    if (none) continue;
     const float m = __fmaf_rn(f.beta1, s.m[i], f.rest1 * g), v = __fmaf_rn(f.beta2, s.v[i], f.rest2 * (g * g));
     const float change = m / (__fsqrt_rn(v) / f.root_correction + f.eps);
     s.m[i] = m;

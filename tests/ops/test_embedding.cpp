@@ -1,9 +1,12 @@
 // Embedding sums and the scatter of their gradients.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "kernels/elementwise.h"
 #include "ops/embedding.h"
 #include "tests/ops/harness.h"
+#include "tests/ops/weighted_total.h"
 
 namespace cald::test {
 namespace {
@@ -79,6 +82,69 @@ TEST(Embedding, ScatterKeepsTheOrderForAnyNumberOfThreads) {
     EXPECT_NEAR(read(table)[0], expected[0] + 1.0f, 1e-4f);
     EXPECT_EQ(read(table).back(), 1.0f) << "no id names the last row";
   }
+}
+
+TEST(Embedding, GradientsByRowsAreTheTablesOwn) {
+  constexpr std::int64_t kTable = 900, kCols = 19;
+  for (const auto& [batch, length] : {std::array{7, 31}, std::array{1, 1}, std::array{0, 4}}) {
+    IdSet ids = draw_ids(batch, length, 40);
+    for (std::int32_t& id : ids.word) id *= 20;
+    const std::int64_t n = batch * length;
+    const std::vector<float> dy = normal_values(n * kCols, 4, 4);
+    for (int threads : backend().many_threads) {
+      Place place(threads);
+      Context& context = place;
+      const Tensor from = tensor_of(context, {batch, length, kCols}, dy);
+      const Tensor word = tensor_of(context, ids.shape(), ids.word);
+      const Tensor table = context.empty({kTable, kCols}), few = context.empty({n, kCols});
+      const Tensor rows = context.empty({kTable}, DType::i32);
+      context.launch(EmbeddingBackward{word, from, {table, false}, 60});
+      context.launch(EmbeddingBackward{word, from, {few, false}, 60, rows});
+      const std::vector<float> whole = read(table), named = read(few);
+      std::vector<std::int32_t> row_of(kTable);
+      read_tensor(rows, row_of.data());
+      for (std::size_t r = 0; r < kTable; ++r) {
+        const auto first = std::find(ids.word.begin(), ids.word.end(), static_cast<std::int32_t>(r));
+        const bool is_named = first != ids.word.end() && r != 60;
+        ASSERT_EQ(row_of[r], is_named ? first - ids.word.begin() : -1) << r;
+        for (std::size_t j = 0; j < kCols; ++j) {
+          const float want = is_named ? named[static_cast<std::size_t>(row_of[r]) * kCols + j] : 0.0f;
+          ASSERT_EQ(whole[r * kCols + j], want) << r << " " << j;
+        }
+      }
+    }
+  }
+}
+
+TEST(Embedding, TheTapeTakesAGradientByRowsWhereThatIsLess) {
+  Place place;
+  Context& context = place;
+  ParameterSet parameters;
+  for (const char* name : {"long", "short", "kept"}) parameters.declare(name, {name[0] == 's' ? 5 : 50, 3});
+  for (Parameter& p : parameters.all()) {
+    p.value = context.empty(p.shape);
+    context.launch(Fill{p.value, 1.0f});
+    p.is_table = p.transient_grad = true;
+  }
+  Parameter &wide = parameters.all()[0], &narrow = parameters.all()[1], &kept = parameters.all()[2];
+  kept.transient_grad = false;
+  kept.grad = context.empty(kept.shape);
+  const Tensor ids = tensor_of(context, {2, 3}, std::vector<std::int32_t>{4, 2, 4, 0, 2, 4});
+  Tape tape(context);
+  const Tensor y = tape.apply(EmbeddingSum{ids, ids, ids}, tape.parameter(wide), tape.parameter(narrow),
+                              tape.parameter(kept));
+  tape.backward(tape.apply(WeightedTotal{tensor_of(context, {2, 3, 3}, normal_values(18, 1, 1))}, y));
+  EXPECT_EQ(wide.grad.shape().str(), "[6, 3]");
+  EXPECT_TRUE(wide.grad_rows);
+  EXPECT_EQ(narrow.grad.shape().str(), "[5, 3]") << "six ids are no less than five rows";
+  EXPECT_FALSE(narrow.grad_rows);
+  EXPECT_EQ(kept.grad.shape().str(), "[50, 3]") << "what is kept may have to be added to";
+  const std::vector<float> by_rows = read(wide.grad), whole = read(narrow.grad);
+  std::vector<std::int32_t> rows(50);
+  read_tensor(wide.grad_rows, rows.data());
+  for (std::size_t r : {0u, 2u, 4u})
+    for (std::size_t j = 0; j < 3; ++j)
+      EXPECT_EQ(by_rows[static_cast<std::size_t>(rows[r]) * 3 + j], whole[r * 3 + j]) << r;
 }
 
 TEST(Embedding, IdsMayBeShared) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/base/rng.h"
 #include "kernels/optimizer.h"
 #include "tests/ops/harness.h"
 
@@ -145,6 +146,52 @@ TEST(GradientNorm, SmallValuesBesideLargeOnesCount) {
   const std::vector<AdamWSlot> none;
   context.launch(GradientNorm{&none, norm});
   EXPECT_EQ(read_one(norm), 0.0f);
+}
+
+/// A table with its gradient whole, and the same by rows.
+void expect_the_same_by_rows(std::int64_t rows, std::int64_t cols, float weight_decay, int threads) {
+  SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", decay " + std::to_string(weight_decay));
+  Place place(threads);
+  Context& context = place;
+  Slots whole(context, {{rows * cols, 0.01f, weight_decay}}), by_rows(context, {{rows * cols, 0.01f, weight_decay}});
+  const auto n = static_cast<std::size_t>(rows), width = static_cast<std::size_t>(cols);
+  const Tensor row_of = context.empty({rows}, DType::i32), moved = context.empty({rows}, DType::i32);
+  std::vector<std::int32_t> none(n, 0);
+  write_tensor(moved, none.data());
+  AdamWSlot& slot = by_rows.all[0];
+  slot.value.shape = {rows, cols};
+  slot.value.strides = {cols, 1};
+  slot.rows = row_of;
+  slot.moved = moved;
+  RandomStream random(3, 3);
+  for (int step = 1; step <= 6; ++step) {
+    std::vector<std::int32_t> at(n, -1);
+    std::vector<float> dense(n * width, 0.0f), few;
+    for (std::size_t r = 0; r < n; ++r) {
+      if (random.below(5) != 0) continue;
+      at[r] = static_cast<std::int32_t>(few.size() / width);
+      for (std::size_t j = 0; j < width; ++j) few.push_back(dense[r * width + j] = random.normal());
+    }
+    Slots::fill(whole.tensors[1], dense);
+    write_tensor(row_of, at.data());
+    const Tensor grad = context.empty({static_cast<std::int64_t>(few.size() / width), cols});
+    write_tensor(grad, few.data());
+    slot.grad = grad;
+    context.launch(AdamW{&whole.all, step, 0.9, 0.999, 1e-8f, 0.0f, {}});
+    context.launch(AdamW{&by_rows.all, step, 0.9, 0.999, 1e-8f, 0.0f, {}});
+    for (const int which : {0, 2, 3})
+      ASSERT_TRUE(whole.values(0, which) == by_rows.values(0, which)) << "tensor " << which << ", step " << step;
+  }
+}
+
+TEST(AdamW, AGradientByRowsUpdatesAlikeToTheBit) {
+  for (int threads : backend().threads)
+    for (const float decay : {0.0f, 0.1f}) {
+      expect_the_same_by_rows(1, 1, decay, threads);
+      expect_the_same_by_rows(50, 7, decay, threads);
+      expect_the_same_by_rows(37, 513, decay, threads);
+      expect_the_same_by_rows(3, 9001, decay, threads);
+    }
 }
 
 }  // namespace
