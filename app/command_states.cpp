@@ -89,6 +89,7 @@ int write_states(const Flags& f) {
     forward(c, *model, batch, &batch, [&](const std::string& name, const Tensor& t) {
       host.resize(static_cast<std::size_t>(t.numel()));
       c.launch(Download{t, host.data()});
+      c.synchronize();
       out.write(name, host.data());
     });
   });

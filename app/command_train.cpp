@@ -105,20 +105,30 @@ std::int64_t largest_batch(Trainer& trainer, std::size_t budget) {
 }
 
 /// What a run shows beside its results; no part of the recipe.
-struct TraceFlags {
-  std::string file, steps = "4:6";
+struct LookFlags {
+  std::string trace, trace_steps = kSteadySteps, profile_steps;
 };
 
-int train(const RunOptions& options, const TraceFlags& flags) {
+/// Nsight is to record them.
+StepRange profiled_steps(const RunOptions& options, const std::string& text) {
+  if (options.device != DeviceOption::cuda)
+    throw usage_error("--profile-steps is for --device cuda; on the CPU see --trace");
+  return StepRange::parse(text, "profile-steps");
+}
+
+int train(const RunOptions& options, const LookFlags& flags) {
   HeapAllocator heap(exec_of(options).device);
   Progress progress(stderr);
   KernelTimes times;
   std::vector<LaunchObserver*> observing{&times};
   std::optional<Trace> trace;
-  const TraceSteps traced = TraceSteps::parse(flags.steps);
-  if (!flags.file.empty()) observing.push_back(&trace.emplace(flags.file, traced));
+  const StepRange traced = StepRange::parse(flags.trace_steps, "trace-steps");
+  if (!flags.trace.empty()) observing.push_back(&trace.emplace(flags.trace, traced));
   LaunchObservers observers(observing);
+  std::optional<StepRange> profiled;
+  if (!flags.profile_steps.empty()) profiled = profiled_steps(options, flags.profile_steps);
   Trainer trainer(options, heap, progress);
+  if (profiled) trainer.profile(*profiled);
   if (!options.memory_budget.empty()) hold_budget(options.memory_budget, trainer);
   trainer.plan();
   const MemoryCost cost = memory_cost(heap, trainer.memory());
@@ -207,11 +217,13 @@ CommandBody add_run(CLI::App& command, const RunOptions& defaults, const OptionP
 }
 
 CommandBody add_training(CLI::App& command, const RunOptions& defaults, const OptionParser::KeyFilter& wanted) {
-  auto flags = std::make_shared<TraceFlags>();
-  command.add_option("--trace", flags->file,
+  auto flags = std::make_shared<LookFlags>();
+  command.add_option("--trace", flags->trace,
                      "write a trace of some steps to this file, for chrome://tracing or Perfetto");
-  command.add_option("--trace-steps", flags->steps, "which steps of this process, counted from 1: FIRST:LAST")
+  command.add_option("--trace-steps", flags->trace_steps, "which steps of this process, counted from 1: FIRST:LAST")
       ->capture_default_str();
+  command.add_option("--profile-steps", flags->profile_steps,
+                     "--device cuda: steps that a profiler such as Nsight Systems is to record: FIRST:LAST");
   return add_run(command, defaults, wanted, true, [flags](const RunOptions& o) { return train(o, *flags); });
 }
 

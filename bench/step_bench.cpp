@@ -36,8 +36,8 @@ EncodedTask random_task(const EncoderConfig& config, std::int64_t rows, std::int
   return task;
 }
 
-/// Seconds after which one step is warm-up enough: what a first step does once (pages, code generation) is nothing beside
-/// it.
+/// Seconds after which one step is warm-up enough: what a first step does once (pages, code generation) is nothing
+/// beside it.
 constexpr double kLongStep = 5;
 
 /// The run as one that lasts as long as the measurement and is guided to its end.
@@ -89,7 +89,7 @@ StepBenchResult run_step_benchmark(const StepBenchOptions& o) {
   std::optional<Trace> trace;
   if (!o.trace.empty())
     observing.push_back(
-        &trace.emplace(o.trace, TraceSteps{o.warmup + 1, o.warmup + std::min<std::int64_t>(3, o.iterations)}));
+        &trace.emplace(o.trace, StepRange{o.warmup + 1, o.warmup + std::min<std::int64_t>(3, o.iterations)}));
   LaunchObservers observers(observing);
   trainer.observe(&observers);
   std::int64_t warmup = o.warmup;

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/base/exec.h"
 #include "engine/launch_observer.h"
 #include "engine/tensor.h"
@@ -12,22 +13,6 @@
 namespace cald {
 
 class Context {
-  /// A range of the device's profiler; none without a name.
-  class Range {
-   public:
-    Range(const DeviceFunctions& device, const char* name) : device_(name ? &device : nullptr) {
-      if (device_) device_->range(name);
-    }
-    ~Range() {
-      if (device_) device_->range(nullptr);
-    }
-    Range(const Range&) = delete;
-    Range& operator=(const Range&) = delete;
-
-   private:
-    const DeviceFunctions* device_;
-  };
-
  public:
   /// A meta context (`meta` true) runs shapes only: memory is recorded, no kernel starts.
   Context(Exec exec, Allocator& memory, bool meta = false)
@@ -37,7 +22,25 @@ class Context {
   const Exec& exec() const { return exec_; }
   /// The observer sees each launch with its time, for which the device waits before and after it.
   void observe(LaunchObserver* observer) { observer_ = observer; }
-  void synchronize() const { device_.synchronize(exec_); }
+  void synchronize() const {
+    if (!meta_) device_.synchronize(exec_);
+  }
+  /// From here on the context's pieces are graphs of this kind and shape, where the device has graphs.
+  void use_graphs(std::string kind, std::string shape) { graph_ = {std::move(kind), std::move(shape)}; }
+  /// Runs body(), whose launches may go to the device as one graph: it must not wait for the device. Memory that a
+  /// launch names must stay as it is until the next synchronize(). `piece` tells the context's graphs apart.
+  template <class Body>
+  void gather(const char* piece, Body&& body) {
+    if (graph_.kind.empty() || meta_ || observer_ || check_finite_) return body();
+    device_.begin_graph(exec_, {graph_.kind + "/" + piece, graph_.shape});
+    try {
+      body();
+    } catch (...) {
+      device_.end_graph(exec_, false);
+      throw;
+    }
+    device_.end_graph(exec_, true);
+  }
   /// With checking on, the tape tests every op's output and throws an Error that names the first non-finite one.
   void check_finite(bool on) { check_finite_ = on; }
   bool checks_finite() const { return check_finite_; }
@@ -57,13 +60,17 @@ class Context {
     if (meta_) return;
     Exec exec = exec_;
     exec.workspace = scratch ? scratch.data<void>() : nullptr;
-    const Range range(device_, Args::name);
-    if (!observer_) return dispatch(exec, args);
-    device_.synchronize(exec);  // a launch's time is its own
-    const auto begin = Launch::Clock::now();
-    dispatch(exec, args);
-    device_.synchronize(exec);
-    observer_->launched({Args::name, op_, scope_, begin, Launch::Clock::now(), cost_of(args)});
+    const ProfileRange range(device_, Args::name);
+    try {
+      if (!observer_) return dispatch(exec, args);
+      device_.synchronize(exec);  // a launch's time is its own
+      const auto begin = Launch::Clock::now();
+      dispatch(exec, args);
+      device_.synchronize(exec);
+      observer_->launched({Args::name, op_, scope_, begin, Launch::Clock::now(), cost_of(args)});
+    } catch (const Error& e) {
+      throw Error(e.kind(), std::string(op_) + " in " + (scope_.empty() ? "the model" : scope_) + ": " + e.what());
+    }
   }
 
   /// Names what runs while it lives: layers and phases, joined by '/'.
@@ -80,7 +87,7 @@ class Context {
    private:
     Context& context_;
     std::size_t length_;
-    Range range_;
+    ProfileRange range_;
   };
   const std::string& scope() const { return scope_; }
   /// The scopes within the one whose path is `outer`; all, if that is not around.
@@ -111,6 +118,7 @@ class Context {
   bool meta_;
   bool check_finite_ = false;
   LaunchObserver* observer_ = nullptr;
+  GraphName graph_;
   std::string scope_;
   const char* op_ = "step";
 };

@@ -12,7 +12,7 @@ struct Upload {
 };
 Cost cost_of(const Upload&);
 
-/// The host receives the contiguous tensor `from`; complete when the launch returns.
+/// The host receives the contiguous tensor `from`, by the next synchronize() of the device.
 struct Download {
   static constexpr const char* name = "download";
   TensorRef from;

@@ -76,6 +76,7 @@ void DriftMeter::forward_batch(Context& c, const Encoder& model, std::int64_t ba
     const Tensor d = tape.apply(SquaredError{before.states[i], in.encoder.mask, true}, now.states[i]);  // eq:drift
     if (host) c.launch(Download{d, &drift[i]});
   }
+  c.synchronize();
 }
 
 void DriftMeter::plan(const Encoder& model, PlannedMemory& memory) const {

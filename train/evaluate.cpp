@@ -15,10 +15,13 @@ PlanKey key_of(std::int64_t batch, std::int64_t seq) { return {"evaluate", batch
 void forward_batch(Context& c, const Encoder& model, std::int64_t batch, std::int64_t seq, const TokenBatch* host,
                    std::vector<float>& logits) {
   const Context::Scope scope(c, "evaluate");
-  const LabelledInput in = make_input(c, batch, seq, host, {model.config().family, model.config().pad_id});
-  Tape tape(c, false);
-  const EncoderOutput out = model.forward(tape, in.encoder, {}, false);
-  if (host) c.launch(Download{out.logits, logits.data()});
+  c.gather("forward", [&] {
+    const LabelledInput in = make_input(c, batch, seq, host, {model.config().family, model.config().pad_id});
+    Tape tape(c, false);
+    const EncoderOutput out = model.forward(tape, in.encoder, {}, false);
+    if (host) c.launch(Download{out.logits, logits.data()});
+  });
+  c.synchronize();
 }
 
 /// Softmax in f64, and its log at `label`.

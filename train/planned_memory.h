@@ -27,6 +27,8 @@ class PlannedMemory {
   const Exec& exec() const { return exec_; }
   void observe(LaunchObserver* observer) { observer_ = observer; }
   LaunchObserver* observer() const { return observer_; }
+  /// Whether pieces of a body go to the device as graphs, where it has them; so it is unless told otherwise.
+  void use_graphs(bool on) { graphs_ = on; }
 
   /// Records body(Context&) on the meta device and plans it, unless the key is known. The largest batch of a phase is
   /// to be planned first: shorter ones then share its offsets where they can, and need no more than it.
@@ -47,6 +49,7 @@ class PlannedMemory {
     PlannedAllocator memory(planned(key), arena(), heap_.device());
     Context context(exec_, memory);
     context.observe(observer_);
+    if (graphs_) context.use_graphs(key.phase, std::to_string(key.batch) + " x " + std::to_string(key.seq));
     body(context);
     memory.finish();
     measured_peak_ = std::max(measured_peak_, memory.measured_peak());
@@ -68,6 +71,7 @@ class PlannedMemory {
   Exec exec_;
   Allocator& heap_;
   LaunchObserver* observer_ = nullptr;
+  bool graphs_ = true;
   std::map<PlanKey, MemoryPlan> plans_;
   const MemoryPlan* largest_ = nullptr;
   const PlanKey* largest_key_ = nullptr;

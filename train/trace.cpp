@@ -1,6 +1,5 @@
 #include "train/trace.h"
 
-#include <charconv>
 #include <cstdio>
 
 namespace cald {
@@ -63,24 +62,6 @@ class Track {
 };
 
 }  // namespace
-
-TraceSteps TraceSteps::parse(const std::string& text) {
-  const auto number = [](std::string_view s, std::int64_t& n) {
-    const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), n);
-    return error == std::errc{} && end == s.data() + s.size();
-  };
-  TraceSteps t;
-  const std::size_t colon = text.find(':');
-  bool good = number(std::string_view(text).substr(0, colon), t.first);
-  if (colon == std::string::npos)
-    t.last = t.first;
-  else
-    good = good && number(std::string_view(text).substr(colon + 1), t.last);
-  if (!good || t.first < 1 || t.last < t.first || t.last - t.first >= kMost)
-    throw usage_error("--trace-steps '" + text + "': wanted FIRST:LAST, steps counted from 1, at most " +
-                      std::to_string(kMost) + " of them");
-  return t;
-}
 
 std::string Trace::arguments_of(const Event& e) {
   const double seconds = std::chrono::duration<double>(e.end - e.begin).count();

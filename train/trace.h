@@ -6,24 +6,16 @@
 
 #include "data/atomic_file.h"
 #include "engine/launch_observer.h"
+#include "train/step_range.h"
 
 namespace cald {
-
-/// Which steps are traced, counted from 1 at the first that this process runs: both ends included.
-struct TraceSteps {
-  std::int64_t first = 4, last = 6;  ///< behind those in which products are compiled and pages are first touched
-  /// "4:6", or "4" alone; a usage error for anything else and for more than kMost steps.
-  static TraceSteps parse(const std::string& text);
-  /// A guided step of a base model has some 700 launches of less than 200 bytes each: the file stays below 20 MB.
-  static constexpr std::int64_t kMost = 100;
-};
 
 /// Chrome's trace-event format, one track: a slice for each step, in it one for each part of the scope's path (phase,
 /// layer), and inside of these one for each launch with its op, bytes and FLOP (see Cost).
 class Trace : public LaunchObserver {
  public:
   /// Opens the file, so that a path that cannot be written is an Error before the run.
-  Trace(const std::string& path, TraceSteps steps) : file_(std::make_unique<AtomicFile>(path)), steps_(steps) {}
+  Trace(const std::string& path, const StepRange& steps) : file_(std::make_unique<AtomicFile>(path)), steps_(steps) {}
 
   void begin_step(std::int64_t step) override;
   void launched(const Launch& launch) override;
@@ -44,7 +36,7 @@ class Trace : public LaunchObserver {
   static std::string arguments_of(const Event& e);
 
   std::unique_ptr<AtomicFile> file_;  // until it is written
-  TraceSteps steps_;
+  StepRange steps_;
   std::int64_t begun_ = 0;
   bool recording_ = false;
   std::size_t step_at_ = 0;  // the event of the step at hand

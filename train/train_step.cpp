@@ -3,6 +3,7 @@
 #include <cmath>
 #include <set>
 
+#include "kernels/device.h"
 #include "kernels/transfer.h"
 
 namespace cald {
@@ -14,7 +15,7 @@ struct ForgetTransient {
   ParameterSet& parameters;
   ~ForgetTransient() {
     for (Parameter& p : parameters.all())
-      if (p.transient_grad) p.grad = {};
+      if (p.transient_grad) p.grad = p.grad_rows = {};
   }
 };
 
@@ -94,6 +95,18 @@ void TrainStep::plan(std::int64_t whole, std::int64_t seq) {
 
 StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& batches) {
   for (const TokenBatch& b : batches) plan(b.batch, b.seq);
+  ++begun_;
+  memory_.use_graphs(!profiled_.holds(begun_));
+  const DeviceFunctions& device = functions_of(memory_.exec().device);
+  if (begun_ == profiled_.first) device.profile(memory_.exec(), true);
+  const StepLosses losses = run_planned(step, batches);
+  if (begun_ == profiled_.last) device.profile(memory_.exec(), false);
+  return losses;
+}
+
+StepLosses TrainStep::run_planned(std::int64_t step, const std::vector<TokenBatch>& batches) {
+  const std::string name = "step " + std::to_string(step + 1);
+  const ProfileRange range(functions_of(memory_.exec().device), name.c_str());
   std::vector<TokenBatch> parts;
   const std::vector<Micro> micros = cut(step, batches, parts);
   if (memory_.observer()) memory_.observer()->begin_step(step + 1);
@@ -114,6 +127,30 @@ StepLosses TrainStep::run(std::int64_t step, const std::vector<TokenBatch>& batc
 }
 
 void TrainStep::micro_step(Context& c, const Micro& m, StepLosses* losses) {
+  const bool reads = losses && !c.meta();
+  LossValues values;
+  Tape tape(c);
+  Tensor total;
+  c.gather("forward", [&] { total = forward(c, tape, m, reads ? &values : nullptr); });
+  if (reads) {
+    c.synchronize();  // the one wait of a micro-batch
+    add_losses(values, m, *losses);
+  }
+  if (c.checks_finite()) return;
+
+  const Context::Scope scope(c, "student");
+  if (updates_early(options_))
+    tape.on_complete([&](Parameter& p) {
+      const Context::Scope update(c, "update");
+      optimizer_.update_now(c, p, schedule_.factor(m.step));
+      p.forget_grad();
+    });
+  // Should the backward fail, no gradient may outlive the memory that it was taken from.
+  const ForgetTransient forget{student_.parameters()};
+  c.gather("backward", [&] { tape.backward(total); });
+}
+
+Tensor TrainStep::forward(Context& c, Tape& tape, const Micro& m, LossValues* values) {
   const LabelledInput in = make_input(c, m.batch, m.seq, m.host, {student_.config().family, student_.config().pad_id});
   Guidance guidance;
   std::optional<Tensor> teacher_ce;
@@ -124,52 +161,47 @@ void TrainStep::micro_step(Context& c, const Micro& m, StepLosses* losses) {
   const bool drops = !options_.dropout || *options_.dropout > 0;
   const DropoutPlan dropout{drops, options_.dropout ? static_cast<float>(*options_.dropout) : -1.0f, options_.seed,
                             static_cast<std::uint32_t>(m.step), kStudentStream};
-  Tape tape(c);
   EncoderOutput out = student_.forward(tape, in.encoder, dropout, wants_states(m.step), options_.recompute);
-  LossTerms terms = cald_loss(tape, out, guidance, in.labels, in.encoder.mask, weights_, {m.share, m.ld_share});
-  out = {};
-  guidance = {};
-  if (losses && !c.meta()) read_losses(c, terms, teacher_ce, m, *losses);
-  const Tensor total = terms.total;
-  terms = {};
-  if (c.checks_finite()) return;
-  if (updates_early(options_))
-    tape.on_complete([&](Parameter& p) {
-      const Context::Scope update(c, "update");
-      optimizer_.update_now(c, p, schedule_.factor(m.step));
-      p.grad = {};
-      p.has_grad = false;
-    });
-  // Should the backward fail, no gradient may outlive the memory that it was taken from.
-  const ForgetTransient forget{student_.parameters()};
-  tape.backward(total);
+  const LossTerms terms = cald_loss(tape, out, guidance, in.labels, in.encoder.mask, weights_, {m.share, m.ld_share});
+  if (!values) return terms.total;
+  const auto read = [&](const Tensor& t, std::optional<float>& to) {
+    if (t) c.launch(Download{t, &to.emplace()});
+  };
+  read(terms.total, values->total);
+  read(terms.ce, values->ce);
+  read(terms.kd, values->kd);
+  read(terms.ld, values->ld);
+  if (teacher_ce) read(*teacher_ce, values->teacher_ce);
+  values->ld_by_state.resize(terms.ld_by_state.size());
+  for (std::size_t i = 0; i < terms.ld_by_state.size(); ++i)
+    c.launch(Download{terms.ld_by_state[i], &values->ld_by_state[i]});
+  return terms.total;
 }
 
-void TrainStep::read_losses(Context& c, const LossTerms& terms, const std::optional<Tensor>& teacher_ce, const Micro& m,
-                            StepLosses& into) const {
-  const auto value = [&](const Tensor& t) {
-    float f = 0;
-    c.launch(Download{t, &f});
+void TrainStep::add_losses(const LossValues& values, const Micro& m, StepLosses& into) const {
+  const auto finite = [](float f) {
     if (!std::isfinite(f)) throw NonFiniteLoss{};
     return static_cast<double>(f);
   };
-  const auto add = [&](std::optional<double>& sum, const Tensor& t) {
-    if (t) sum = sum.value_or(0) + m.share * value(t);
+  const auto add = [&](std::optional<double>& sum, const std::optional<float>& value, double share) {
+    if (value) sum = sum.value_or(0) + share * finite(*value);
   };
-  into.total += value(terms.total);
-  add(into.ce, terms.ce);
-  add(into.kd, terms.kd);
-  if (terms.ld) into.ld = into.ld.value_or(0) + m.ld_share * value(terms.ld);
-  if (teacher_ce) add(into.teacher_ce, *teacher_ce);
-  into.ld_by_state.resize(terms.ld_by_state.size());
-  for (std::size_t i = 0; i < terms.ld_by_state.size(); ++i)
-    into.ld_by_state[i] += m.ld_share * value(terms.ld_by_state[i]);
+  into.total += finite(*values.total);
+  add(into.ce, values.ce, m.share);
+  add(into.kd, values.kd, m.share);
+  add(into.ld, values.ld, m.ld_share);
+  add(into.teacher_ce, values.teacher_ce, m.share);
+  into.ld_by_state.resize(values.ld_by_state.size());
+  for (std::size_t i = 0; i < values.ld_by_state.size(); ++i)
+    into.ld_by_state[i] += m.ld_share * finite(values.ld_by_state[i]);
 }
 
 void TrainStep::update(Context& c, std::int64_t step) {
   const Context::Scope scope(c, "update");
-  optimizer_.update(c, schedule_.factor(step));
-  if (guide_ && (wants_states(step) || wants_logits(step))) guide_->update(c, step);
+  c.gather("update", [&] {
+    optimizer_.update(c, schedule_.factor(step));
+    if (guide_ && (wants_states(step) || wants_logits(step))) guide_->update(c, step);
+  });
 }
 
 void TrainStep::explain_non_finite(const Micro& m) {

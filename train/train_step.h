@@ -6,6 +6,7 @@
 
 #include "train/guide.h"
 #include "train/planned_memory.h"
+#include "train/step_range.h"
 
 namespace cald {
 
@@ -14,6 +15,12 @@ struct StepLosses {
   double total = 0;
   std::optional<double> ce, kd, ld, teacher_ce;
   std::vector<double> ld_by_state;
+};
+
+/// The losses of a micro-batch; a term that is off is absent.
+struct LossValues {
+  std::optional<float> total, ce, kd, ld, teacher_ce;
+  std::vector<float> ld_by_state;
 };
 
 class TrainStep {
@@ -33,6 +40,10 @@ class TrainStep {
   /// names the first op that made such a value, and no parameter has changed.
   StepLosses run(std::int64_t step, const std::vector<TokenBatch>& batches);
 
+  /// A profiler records these steps, counted from 1 at the first that this object runs. Their launches are given to the
+  /// device one by one, so that each is within the ranges that name it.
+  void profile(const StepRange& steps) { profiled_ = steps; }
+
  private:
   /// A micro-batch and its part in the step's means: over examples, and over what L_LD counts.
   struct Micro {
@@ -48,13 +59,16 @@ class TrainStep {
   /// The plan of a micro-batch. Those behind the first of a step add to its gradients, for which a matrix product may
   /// need other scratch memory than for setting them.
   PlanKey micro_key(std::int64_t step, std::int64_t batch, std::int64_t seq, bool adds) const;
+  StepLosses run_planned(std::int64_t step, const std::vector<TokenBatch>& batches);
   void clear_gradients();
   /// The batches cut into options.micro_batches parts each, with their shares.
   std::vector<Micro> cut(std::int64_t step, const std::vector<TokenBatch>& batches,
                          std::vector<TokenBatch>& parts) const;
   void micro_step(Context& c, const Micro& m, StepLosses* losses);
-  void read_losses(Context& c, const LossTerms& terms, const std::optional<Tensor>& teacher_ce, const Micro& m,
-                   StepLosses& into) const;
+  /// Inputs, the guide's pass and the student's; the tape holds what the backward needs. With `values` their losses are
+  /// on the way to the host.
+  Tensor forward(Context& c, Tape& tape, const Micro& m, LossValues* values);
+  void add_losses(const LossValues& values, const Micro& m, StepLosses& into) const;
   void update(Context& c, std::int64_t step);
   [[noreturn]] void explain_non_finite(const Micro& m);
 
@@ -66,6 +80,8 @@ class TrainStep {
   LossWeights weights_;
   PlannedMemory& memory_;
   std::int64_t hybrid_stop_;
+  StepRange profiled_{0, 0};
+  std::int64_t begun_ = 0;
 };
 
 }  // namespace cald

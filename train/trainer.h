@@ -59,6 +59,10 @@ class Trainer {
   const RunOptions& options() const { return options_; }
   std::int64_t total_steps() const { return schedule_.steps; }
   void observe(LaunchObserver* observer) { memory_.observe(observer); }
+  /// See TrainStep.
+  void profile(const StepRange& steps) {
+    if (step_) step_->profile(steps);
+  }
 
  private:
   void load_student();

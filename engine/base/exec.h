@@ -14,7 +14,7 @@ struct Exec {
   int threads = 1;
   DType compute = DType::f32;  ///< f32 or bf16: what models round the inputs of matrix products and attention to
   void* stream = nullptr;      ///< the backend's own stream handle; unused on the CPU
-  void* products = nullptr;    ///< the backend's own handle for matrix products; unused on the CPU
+  void* state = nullptr;       ///< what the backend keeps from launch to launch; unused on the CPU
   void* workspace = nullptr;
 };
 

@@ -1,20 +1,24 @@
 // The CUDA device: its stream, memory and transfers.
 #include "kernels/device.h"
 
+#include <cuda_profiler_api.h>
 #include <nvtx3/nvToolsExt.h>
 
 #include <memory>
 #include <string>
 
 #include "engine/base/error.h"
-#include "kernels/cuda/blas.h"
 #include "kernels/cuda/check_launch.h"
+#include "kernels/cuda/device_state.h"
 #include "kernels/transfer.h"
 
 namespace cald {
 namespace {
 
 std::size_t bytes_of(const TensorRef& t) { return static_cast<std::size_t>(t.numel()) * size_of(t.dtype); }
+
+cudaStream_t stream_of(const Exec& exec) { return static_cast<cudaStream_t>(exec.stream); }
+cuda::DeviceState& state_of(const Exec& exec) { return *static_cast<cuda::DeviceState*>(exec.state); }
 
 void open(Exec& exec) {
   int devices = 0;
@@ -27,23 +31,39 @@ void open(Exec& exec) {
   cudaStream_t stream = nullptr;
   cuda::check_launch("open", cudaStreamCreate(&stream));
   exec.stream = stream;
-  auto products = std::make_unique<cuda::Products>();
-  if (cublasLtCreate(&products->handle) != CUBLAS_STATUS_SUCCESS) {
+  auto state = std::make_unique<cuda::DeviceState>();
+  if (cublasLtCreate(&state->products.handle) != CUBLAS_STATUS_SUCCESS) {
     cudaStreamDestroy(stream);
     throw Error("--device cuda: cuBLASLt does not start");
   }
-  exec.products = products.release();
+  exec.state = state.release();
 }
 
 void close(Exec& exec) noexcept {
-  const std::unique_ptr<cuda::Products> products(static_cast<cuda::Products*>(exec.products));
-  if (products) cublasLtDestroy(products->handle);
-  if (exec.stream) cudaStreamDestroy(static_cast<cudaStream_t>(exec.stream));
-  exec.products = exec.stream = nullptr;
+  const std::unique_ptr<cuda::DeviceState> state(static_cast<cuda::DeviceState*>(exec.state));
+  if (exec.stream) {
+    cudaStreamSynchronize(stream_of(exec));  // what is under way may read what the state holds
+    cudaStreamDestroy(stream_of(exec));
+  }
+  if (state) cublasLtDestroy(state->products.handle);
+  exec.state = exec.stream = nullptr;
 }
 
 void synchronize(const Exec& exec) {
-  cuda::check_launch("synchronize", cudaStreamSynchronize(static_cast<cudaStream_t>(exec.stream)));
+  cuda::check_launch("synchronize", cudaStreamSynchronize(stream_of(exec)));
+  state_of(exec).staging.deliver();
+}
+
+void begin_graph(const Exec& exec, const GraphName& name) { state_of(exec).graphs.begin(stream_of(exec), name); }
+
+void end_graph(const Exec& exec, bool complete) {
+  if (!complete) state_of(exec).staging.forget();
+  state_of(exec).graphs.end(stream_of(exec), complete);
+}
+
+void profile(const Exec& exec, bool on) {
+  synchronize(exec);  // what is not to be recorded may be under way
+  cuda::check_launch("profile", on ? cudaProfilerStart() : cudaProfilerStop());
 }
 
 void range(const char* name) noexcept {
@@ -73,25 +93,21 @@ void read(void* host, const void* from, std::size_t bytes) { copy("read", host, 
 
 template <>
 const DeviceFunctions& device_functions<Device::cuda>() {
-  static constexpr DeviceFunctions functions{
-      open, close, synchronize, range, allocate, [](void* data) noexcept { cudaFree(data); }, write, read};
+  static constexpr DeviceFunctions functions{open,        close,     synchronize,
+                                             begin_graph, end_graph, profile,
+                                             range,       allocate,  [](void* data) noexcept { cudaFree(data); },
+                                             write,       read};
   return functions;
 }
 
 template <>
 void run<Device::cuda>(Exec& exec, const Upload& u) {
-  if (const std::size_t n = bytes_of(u.to))
-    cuda::check_launch(Upload::name, cudaMemcpyAsync(u.to.data, u.from, n, cudaMemcpyHostToDevice,
-                                                     static_cast<cudaStream_t>(exec.stream)));
+  state_of(exec).staging.upload(stream_of(exec), u.to.data, u.from, bytes_of(u.to));
 }
 
 template <>
 void run<Device::cuda>(Exec& exec, const Download& d) {
-  const auto stream = static_cast<cudaStream_t>(exec.stream);
-  const std::size_t n = bytes_of(d.from);
-  if (n == 0) return;
-  cuda::check_launch(Download::name, cudaMemcpyAsync(d.to, d.from.data, n, cudaMemcpyDeviceToHost, stream));
-  cuda::check_launch(Download::name, cudaStreamSynchronize(stream));
+  state_of(exec).staging.download(stream_of(exec), d.to, d.from.data, bytes_of(d.from));
 }
 
 }  // namespace cald

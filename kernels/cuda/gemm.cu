@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <string>
 
-#include "kernels/cuda/blas.h"
 #include "kernels/cuda/check_launch.h"
+#include "kernels/cuda/device_state.h"
 #include "kernels/elementwise.h"
 
 namespace cald {
@@ -198,7 +198,7 @@ void run<Device::cuda>(Exec& exec, const Gemm& g) {
     bias.dtype = DType::bf16, bias.data = static_cast<std::byte*>(exec.workspace) + scratch_bytes(o);
     run<Device::cuda>(exec, Copy{g.bias, bias});
   }
-  auto& products = *static_cast<cuda::Products*>(exec.products);
+  auto& products = static_cast<cuda::DeviceState*>(exec.state)->products;
   const Product product(g, bias.present ? bias.data : nullptr);
   const auto key = product.key();
   auto algorithm = products.algorithms.find(key);

@@ -151,5 +151,53 @@ TEST(Runtime, GraphsReplayWhatWasCaptured) {
   check(cudaGraphExecDestroy(executable));
 }
 
+/// What `work` gives to the stream, as a graph.
+template <class Work>
+cudaGraph_t captured(cudaStream_t stream, const Work& work) {
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  work();
+  check(cudaStreamEndCapture(stream, &graph));
+  return graph;
+}
+
+TEST(Runtime, GraphsTakeNewArgumentsForTheSameKernels) {
+  Pair p;
+  Stream s;
+  cudaGraph_t three = captured(s.get, [&] { check(p.add(s, 3)); });
+  cudaGraph_t five = captured(s.get, [&] { check(p.add(s, 5)); });
+  cudaGraph_t twice = captured(s.get, [&] {
+    check(p.add(s, 1));
+    check(p.add(s, 1));
+  });
+  cudaGraphExec_t executable;
+  check(cudaGraphInstantiate(&executable, three, 0));
+  check(cudaGraphLaunch(executable, s.get));
+  cudaGraphExecUpdateResultInfo result;
+  check(cudaGraphExecUpdate(executable, five, &result));
+  check(cudaGraphLaunch(executable, s.get));  // the launch before keeps what it was given
+  EXPECT_EQ(cudaGraphExecUpdate(executable, twice, &result), cudaErrorGraphExecUpdateFailure);
+  EXPECT_EQ(result.result, cudaGraphExecUpdateErrorTopologyChanged);
+  cudaGetLastError();
+  check(cudaStreamSynchronize(s.get));
+  EXPECT_EQ(p.first(), 8);
+  for (cudaGraph_t graph : {three, five, twice}) check(cudaGraphDestroy(graph));
+  check(cudaGraphExecDestroy(executable));
+}
+
+TEST(Runtime, GraphsMayNotCopyWhatIsNotPinned) {
+  Stream s;
+  void* device = nullptr;
+  check(cudaMalloc(&device, 4));
+  int host = 0;
+  cudaGraph_t graph = captured(s.get, [&] {
+    EXPECT_EQ(cudaMemcpyAsync(device, &host, 4, cudaMemcpyHostToDevice, s.get), cudaErrorStreamCaptureUnsupported);
+    EXPECT_EQ(cudaMemcpyAsync(&host, device, 4, cudaMemcpyDeviceToHost, s.get), cudaErrorStreamCaptureUnsupported);
+    cudaGetLastError();
+  });
+  check(cudaGraphDestroy(graph));
+  check(cudaFree(device));
+}
+
 }  // namespace
 }  // namespace cald::test

@@ -41,6 +41,7 @@ std::vector<std::vector<float>> states_of(const Encoder& model, const EncodedTas
   for (const Tensor& h : out.states) {
     states.emplace_back(static_cast<std::size_t>(h.numel()));
     c.launch(Download{h, states.back().data()});
+    c.synchronize();
   }
   return states;
 }

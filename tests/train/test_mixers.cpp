@@ -59,6 +59,7 @@ class EveryMixer : public ::testing::TestWithParam<std::string> {
     const Tensor h = encoder.forward(tape, in.encoder, {}, false).states.back();
     std::vector<float> values(static_cast<std::size_t>(h.shape().numel()));
     c.launch(Download{h, values.data()});
+    c.synchronize();
     return values;
   }
 
@@ -87,6 +88,7 @@ double pattern_loss(Context& c, Encoder& encoder, const TokenBatch& b, bool back
   double sum = 0;
   std::vector<float> values(static_cast<std::size_t>(h.shape().numel()));
   c.launch(Download{h, values.data()});
+  c.synchronize();
   for (std::int64_t i = 0; i < h.shape().numel(); ++i) {
     const double d = static_cast<double>(values[static_cast<std::size_t>(i)]) - target.data<float>()[i];
     if (b.mask[static_cast<std::size_t>(i / 24)]) sum += d * d;

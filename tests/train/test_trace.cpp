@@ -99,7 +99,7 @@ TEST(Trace, OfAShorterRunHoldsItsLastStep) {
   RunOptions o = golden_options(read_golden("bert_finetune"), folder / "run");
   o.steps = 3;
   o.warmup = {0, false};
-  Trace trace(folder / "trace.json", {});
+  Trace trace(folder / "trace.json", {4, 6});
   train(o, &trace);
   EXPECT_FALSE(std::filesystem::exists(folder / "trace.json"));
   trace.finish();
@@ -109,12 +109,12 @@ TEST(Trace, OfAShorterRunHoldsItsLastStep) {
   EXPECT_EQ(steps, std::vector<std::string>{"step 3"});
 }
 
-TEST(Trace, ReadsItsRangeOfSteps) {
-  EXPECT_EQ(TraceSteps::parse("2:9").last, 9);
-  EXPECT_EQ(TraceSteps::parse("7").first, 7);
-  EXPECT_EQ(TraceSteps::parse("7").last, 7);
+TEST(StepRange, IsReadFromText) {
+  EXPECT_EQ(StepRange::parse("2:9", "trace-steps").last, 9);
+  EXPECT_EQ(StepRange::parse("7", "trace-steps").first, 7);
+  EXPECT_EQ(StepRange::parse("7", "trace-steps").last, 7);
   for (const char* bad : {"", "0:3", "3:2", "1:", ":4", "1:2:3", "a", "1:101", "1.5"})
-    EXPECT_THROW(TraceSteps::parse(bad), Error) << bad;
+    EXPECT_THROW(StepRange::parse(bad, "trace-steps"), Error) << bad;
 }
 
 TEST(KernelTimes, AddUpEveryLaunchOnce) {

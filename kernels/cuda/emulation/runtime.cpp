@@ -67,6 +67,9 @@ cudaError_t copy(Copy c, cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
   if (cudaError_t error = check(c, kind)) return set_error(error);
   const bool pageable_source = !in_device(c.from) && !is_pinned(c.from);
   const bool pageable_target = !in_device(c.to) && !is_pinned(c.to);
+  // A graph would read or write it whenever it runs, with nobody to keep it alive.
+  if (is_captured(stream) && (wait || pageable_source || pageable_target))
+    return set_error(cudaErrorStreamCaptureUnsupported);
   if (!wait && pageable_source) {  // the runtime takes a copy before it returns
     const auto* begin = static_cast<const char*>(c.from);
     enqueue(stream, [c, saved = std::vector<char>(begin, begin + c.span(c.from_pitch))] {
@@ -85,6 +88,7 @@ cudaError_t copy(Copy c, cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
 extern "C" {
 
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  ++host_calls().blocks;
   *p = bytes ? device_allocate(bytes) : nullptr;
   return bytes && !*p ? set_error(cudaErrorMemoryAllocation) : cudaSuccess;
 }
@@ -100,6 +104,7 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
+  ++host_calls().blocks;
   *p = std::malloc(std::max<std::size_t>(bytes, 1));
   if (!*p) return set_error(cudaErrorMemoryAllocation);
   pinned()[static_cast<char*>(*p)] = bytes;
@@ -213,8 +218,12 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* ke
   if (config->dynamicSmemBytes > limit) return set_error(cudaErrorInvalidValue);
   const Binder bind = find_kernel(kernel);
   if (!bind) return set_error(cudaErrorInvalidDeviceFunction);
-  enqueue(config->stream, [shape = Grid{grid, block, config->dynamicSmemBytes, kernel},
-                           call = bind(kernel, arguments)] { run_grid(shape, call); });
+  enqueue(
+      config->stream,
+      [shape = Grid{grid, block, config->dynamicSmemBytes, kernel}, call = bind(kernel, arguments)] {
+        run_grid(shape, call);
+      },
+      kernel);
   return cudaPeekAtLastError();
 }
 

@@ -32,10 +32,12 @@ struct CUevent_st {
 
 struct CUgraph_st {
   std::vector<cald::emulation::Work> works;
+  std::vector<const void*> whats;
 };
 
 struct CUgraphExec_st {
-  std::shared_ptr<const std::vector<cald::emulation::Work>> works;
+  std::shared_ptr<const std::vector<cald::emulation::Work>> works;  // a launch that is under way keeps its own
+  std::vector<const void*> whats;
 };
 
 namespace cald::emulation {
@@ -90,12 +92,21 @@ cudaError_t set_error(cudaError_t error) {
   return error;
 }
 
-void enqueue(cudaStream_t stream, Work work) {
+HostCalls& host_calls() {
+  static HostCalls calls;
+  return calls;
+}
+
+bool is_captured(cudaStream_t stream) { return resolve(stream)->capture; }
+
+void enqueue(cudaStream_t stream, Work work, const void* what) {
   CUstream_st* s = resolve(stream);
   if (s->capture) {
     s->capture->works.push_back(std::move(work));
+    s->capture->whats.push_back(what);
     return;
   }
+  ++host_calls().works;
   if (s != &state().null_stream) {
     s->queue.push_back(std::move(work));
     return;
@@ -108,6 +119,7 @@ void enqueue(cudaStream_t stream, Work work) {
 cudaError_t finish(cudaStream_t stream) {
   CUstream_st* s = resolve(stream);
   if (s->capture) return set_error(cudaErrorStreamCaptureUnsupported);
+  ++host_calls().waits;
   if (s == &state().null_stream) {
     for (CUstream_st* other : state().streams)
       if (other->blocking) drain(other);
@@ -117,6 +129,7 @@ cudaError_t finish(cudaStream_t stream) {
 }
 
 cudaError_t finish_all() {
+  ++host_calls().waits;
   for (;;) {
     std::vector<CUstream_st*> busy;
     for (CUstream_st* s : state().streams)
@@ -179,6 +192,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ++host_calls().waits;
   reach(event->record, event->stream);
   return state().error;
 }
@@ -219,10 +233,20 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
-  *executable = new CUgraphExec_st{std::make_shared<const std::vector<Work>>(graph->works)};
+  *executable = new CUgraphExec_st{std::make_shared<const std::vector<Work>>(graph->works), graph->whats};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t graph, cudaGraphExecUpdateResultInfo* result) {
+  const bool same = executable->whats == graph->whats;
+  *result = {};
+  result->result = same ? cudaGraphExecUpdateSuccess : cudaGraphExecUpdateErrorTopologyChanged;
+  if (!same) return set_error(cudaErrorGraphExecUpdateFailure);
+  executable->works = std::make_shared<const std::vector<Work>>(graph->works);
+  ++host_calls().updates;
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  ++host_calls().graphs;
   enqueue(stream, [works = executable->works] {
     for (const Work& work : *works) work();
   });
@@ -270,6 +294,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorLaunchFailure";
     case cudaErrorStreamCaptureUnsupported:
       return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorGraphExecUpdateFailure:
+      return "cudaErrorGraphExecUpdateFailure";
     default:
       return "unknown CUDA error";
   }

@@ -3,6 +3,7 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -11,8 +12,20 @@ namespace cald::emulation {
 using Work = std::function<void()>;
 
 /// Appends `work` to the stream or, while it is captured, to the graph. The null stream runs it at once, after all
-/// that blocking streams hold.
-void enqueue(cudaStream_t stream, Work work);
+/// that blocking streams hold. `what` tells works apart that cannot take each other's place when a graph is updated: a
+/// kernel's address, or null.
+void enqueue(cudaStream_t stream, Work work, const void* what = nullptr);
+bool is_captured(cudaStream_t stream);
+
+/// What the host did since the program began.
+struct HostCalls {
+  std::int64_t waits = 0;    ///< for a stream, an event or the device
+  std::int64_t works = 0;    ///< given to streams, a graph's launch being one
+  std::int64_t graphs = 0;   ///< launches of graphs
+  std::int64_t updates = 0;  ///< of graphs that were ready
+  std::int64_t blocks = 0;   ///< of device or pinned memory taken
+};
+HostCalls& host_calls();
 /// Runs all that the stream holds. The status is that of the first work that failed and was not yet reported.
 cudaError_t finish(cudaStream_t stream);
 cudaError_t finish_all();
