@@ -1,4 +1,5 @@
 // cald finetune, cald convert and cald plan.
+#include <algorithm>
 #include <csignal>
 #include <memory>
 #include <set>
@@ -56,6 +57,7 @@ bool is_conversion_key(std::string_view key) {
                                                    "teacher-learning-rate",
                                                    "teacher-interval",
                                                    "teacher-dropout",
+                                                   "map-teacher",
                                                    "new-learning-rate"};
   return kKeys.count(key) > 0;
 }
@@ -81,12 +83,14 @@ void hold_budget(const std::string& budget, Trainer& trainer) {
   const MemoryChoice least = *std::min_element(trade.begin(), trade.end(), smaller);
   throw usage_error("--memory-budget " + budget + ": the run needs " + human_bytes(trade.front().bytes) +
                     ", and at the least " + human_bytes(least.bytes) + " with --recompute " +
-                    std::to_string(least.recompute) + " --micro-batches " + std::to_string(least.micro_batches));
+                    std::to_string(least.recompute) + " --micro-batches " + std::to_string(least.micro_batches) +
+                    (least.map_teacher ? " --map-teacher" : ""));
 }
 
 std::string describe_choice(const RunOptions& o) {
   return "within --memory-budget " + o.memory_budget + ": " + std::to_string(o.recompute) +
-         " layers computed again, batches in " + std::to_string(o.micro_batches) + " parts";
+         " layers computed again, batches in " + std::to_string(o.micro_batches) + " parts" +
+         (o.map_teacher ? ", the teacher read from its files" : "");
 }
 
 /// The largest batch whose plan stays within `budget` bytes; 0 if none does.
@@ -131,7 +135,7 @@ int train(const RunOptions& options, const LookFlags& flags) {
   if (profiled) trainer.profile(*profiled);
   if (!options.memory_budget.empty()) hold_budget(options.memory_budget, trainer);
   trainer.plan();
-  const MemoryCost cost = memory_cost(heap, trainer.memory());
+  const MemoryCost cost = trainer.cost();
   progress.say(trainer.transfer().text(false));
   progress.say(std::to_string(trainer.data().size()) + " training examples, " + std::to_string(trainer.total_steps()) +
                " steps, " + std::to_string(options.threads) + " threads");
@@ -164,12 +168,18 @@ int train(const RunOptions& options, const LookFlags& flags) {
 }
 
 void print_trade(const std::vector<MemoryChoice>& trade) {
-  TextTable table({"micro-batches", "recompute", "peak", "time of a step, estimated"});
+  // Where the teacher lies is only shown where there is a choice.
+  const bool maps = std::any_of(trade.begin(), trade.end(), [](const MemoryChoice& c) { return c.map_teacher; });
+  std::vector<std::string> names = {"micro-batches", "recompute", "peak", "time of a step, estimated"};
+  if (maps) names.insert(names.begin(), "teacher");
+  TextTable table(names);
   for (const MemoryChoice& c : trade) {
     char time[32];
     std::snprintf(time, sizeof time, "x %.2f", c.time);
-    table.add_row(
-        {std::to_string(c.micro_batches), std::to_string(c.recompute) + " layers", human_bytes(c.bytes), time});
+    std::vector<std::string> row = {std::to_string(c.micro_batches), std::to_string(c.recompute) + " layers",
+                                    human_bytes(c.bytes), time};
+    if (maps) row.insert(row.begin(), c.map_teacher ? "in its files" : "in memory");
+    table.add_row(row);
   }
   std::printf("\nmemory as a choice:\n%s", table.str().c_str());
 }
@@ -183,7 +193,7 @@ int print_plan(RunOptions options) {
   const std::vector<MemoryChoice> trade = trainer.trade();
   const std::int64_t batch = limit ? largest_batch(trainer, limit) : 0;
   trainer.plan();
-  const MemoryCost cost = memory_cost(heap, trainer.memory());
+  const MemoryCost cost = trainer.cost();
   TextTable table({"class", "at the peak"});
   for (int i = 0; i < kMemClasses; ++i)
     table.add_row({name_of(static_cast<MemClass>(i)), human_bytes(cost.by_class[i])});

@@ -84,7 +84,7 @@ StepBenchResult run_step_benchmark(const StepBenchOptions& o) {
   result.tokens = run.batch_size * run.accumulate * o.seq;
   Trainer trainer(run, heap, progress, random_task(config, run.batch_size * run.accumulate, o.seq, run.seed));
   trainer.plan();
-  result.memory = memory_cost(heap, trainer.memory());
+  result.memory = trainer.cost();
   std::vector<LaunchObserver*> observing{&result.kernels};
   std::optional<Trace> trace;
   if (!o.trace.empty())

@@ -61,6 +61,9 @@ class SafetensorsFile {
   /// Reads I64, I32, I16, I8, U8 or BOOL.
   void read_i64(const TensorInfo& t, std::int64_t* out) const;
 
+  /// Gives back the memory of the pages that hold the tensor; they are read again when touched again.
+  void drop(const TensorInfo& t) const { file_.drop(data_start_ + t.begin, t.end - t.begin); }
+
   /// Calls f(offset, bytes, n) over consecutive pieces of the tensor's bytes (offset within the tensor, no element
   /// split) and gives back the memory of each piece behind it.
   template <class F>

@@ -76,8 +76,8 @@ class Grads {
   GradRef operator[](int i);
   /// The same, but dy's own memory if nobody else needs it, for backwards that work in place.
   GradRef reuse(int i, const Tensor& dy);
-  /// The gradient of input i, a table of which `count` rows at most get one, by rows: grad (count, D) and rows (V) i32 to
-  /// be set (see AdamWSlot). Absent where that saves nothing, or where the gradient must be a whole: then see above.
+  /// The gradient of input i, a table of which `count` rows at most get one, by rows: grad (count, D) and rows (V) i32
+  /// to be set (see AdamWSlot). Absent where that saves nothing, or where the gradient must be a whole: then see above.
   struct ByRows {
     GradRef grad;
     TensorRef rows;

@@ -31,7 +31,7 @@ void ParameterSet::set_gradients(Allocator& memory, Gradients where) {
     p.transient_grad = where == Gradients::transient;
     p.has_grad = false;
     if (where != Gradients::kept)
-      p.grad = {};
+      p.grad = p.grad_rows = {};
     else if (!p.grad)
       p.grad = like(p, memory, MemClass::gradients);
   }

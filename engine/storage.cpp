@@ -15,7 +15,11 @@ const char* name_of(MemClass c) {
   return kNames[static_cast<std::size_t>(c)];
 }
 
-Storage::~Storage() { owner->release(*this); }
+Storage::~Storage() {
+  if (owner) owner->release(*this);
+}
+
+Device Storage::device() const { return owner ? owner->device() : Device::cpu; }
 
 std::shared_ptr<Storage> HeapAllocator::allocate(std::size_t bytes, MemClass cls, const char* op) {
   void* p = functions_of(device()).allocate(bytes ? bytes : 1);
@@ -24,24 +28,25 @@ std::shared_ptr<Storage> HeapAllocator::allocate(std::size_t bytes, MemClass cls
   ++allocations_;
   live_bytes_ += bytes;
   by_class_[static_cast<std::size_t>(cls)] += bytes;
-  return std::make_shared<Storage>(this, p, bytes, static_cast<std::int32_t>(allocations_));
+  return std::make_shared<Storage>(this, p, bytes, static_cast<std::int32_t>(allocations_), cls);
 }
 
 void HeapAllocator::release(Storage& s) noexcept {
   live_bytes_ -= s.bytes;
+  by_class_[static_cast<std::size_t>(s.cls)] -= s.bytes;
   functions_of(device()).release(s.data);
 }
 
 std::shared_ptr<Storage> RecordingAllocator::allocate(std::size_t bytes, MemClass cls, const char* op) {
   events_.push_back({next_, true, cls, bytes, op});
-  return std::make_shared<Storage>(this, nullptr, bytes, next_++);
+  return std::make_shared<Storage>(this, nullptr, bytes, next_++, cls);
 }
 
 void RecordingAllocator::release(Storage& s) noexcept {
   events_.push_back({s.id, false, MemClass::activations, s.bytes, ""});  // of a return only the id counts
 }
 
-std::shared_ptr<Storage> PlannedAllocator::allocate(std::size_t bytes, MemClass, const char* op) {
+std::shared_ptr<Storage> PlannedAllocator::allocate(std::size_t bytes, MemClass cls, const char* op) {
   if (departed_) depart(op, "a block was given back out of order before it");
   if (next_event_ == plan_->events.size()) depart(op, "the plan is at its end");
   const MemoryEvent& e = plan_->events[next_event_];
@@ -50,7 +55,7 @@ std::shared_ptr<Storage> PlannedAllocator::allocate(std::size_t bytes, MemClass,
   ++next_event_;
   const std::size_t offset = plan_->offsets[static_cast<std::size_t>(e.id)];
   peak_ = std::max(peak_, offset + planned_size(bytes));
-  return std::make_shared<Storage>(this, arena_ + offset, bytes, e.id);
+  return std::make_shared<Storage>(this, arena_ + offset, bytes, e.id, cls);
 }
 
 void PlannedAllocator::release(Storage& s) noexcept {

@@ -19,16 +19,23 @@ class Allocator;
 
 /// One block. Its lifetime ends with the last Tensor that views it, which tells the allocator.
 struct Storage {
-  Storage(Allocator* owner_, void* data_, std::size_t bytes_, std::int32_t id_)
-      : owner(owner_), data(data_), bytes(bytes_), id(id_) {}
+  Storage(Allocator* owner_, void* data_, std::size_t bytes_, std::int32_t id_, MemClass cls_)
+      : owner(owner_), data(data_), bytes(bytes_), id(id_), cls(cls_) {}
+  /// Memory that lies elsewhere, in a mapped file, and outlives the block.
+  Storage(const void* data_, std::size_t bytes_)
+      : Storage(nullptr, const_cast<void*>(data_), bytes_, 0, MemClass::weights) {}
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
   ~Storage();
 
-  Allocator* owner;
+  /// Where the memory lies.
+  Device device() const;
+
+  Allocator* owner;   ///< null: the memory is borrowed
   void* data;         ///< null on the meta device
   std::size_t bytes;  ///< as asked for, not rounded
   std::int32_t id;    ///< number of the allocation at its allocator
+  MemClass cls;
 };
 
 class Allocator {
@@ -56,7 +63,7 @@ class HeapAllocator : public Allocator {
   std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override;
   std::int64_t allocations() const { return allocations_; }
   std::size_t live_bytes() const { return live_bytes_; }
-  /// Bytes ever handed out, by class.
+  /// Bytes that are handed out, by class.
   std::size_t bytes_of(MemClass c) const { return by_class_[static_cast<std::size_t>(c)]; }
 
  private:

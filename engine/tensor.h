@@ -30,7 +30,7 @@ class Tensor {
   std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }
 
   /// Where the elements lie.
-  Device device() const { return storage_->owner->device(); }
+  Device device() const { return storage_->device(); }
   /// First element; null on the meta device.
   template <class T>
   T* data() const {

@@ -1,5 +1,6 @@
 #include "models/encoder.h"
 
+#include <algorithm>
 #include <map>
 
 #include "ops/elementwise.h"
@@ -26,6 +27,7 @@ Encoder::Encoder(EncoderConfig config) : config_(std::move(config)) {
   type_ = &parameters_.declare(root + "embeddings.token_type_embeddings.weight", {c.type_vocab, c.hidden});
   for (Parameter* table : {word_, position_, type_}) table->is_table = true;
   embedding_norm_ = norm(root + "embeddings.LayerNorm");
+  part_ends_.push_back(parameters_.all().size());
 
   std::map<std::string, std::string> first_prefix;
   for (std::int64_t i = 0; i < c.layers; ++i) {
@@ -41,8 +43,15 @@ Encoder::Encoder(EncoderConfig config) : config_(std::move(config)) {
     layer.ffn_out = affine(at + "output.dense", c.hidden, c.ffn);
     layer.ffn_norm = norm(at + "output.LayerNorm");
     layers_.push_back(std::move(layer));
+    part_ends_.push_back(parameters_.all().size());
   }
   if (!c.labels.empty()) declare_head();
+  part_ends_.push_back(parameters_.all().size());
+}
+
+std::size_t Encoder::part_of(const Parameter& p) const {
+  return static_cast<std::size_t>(std::upper_bound(part_ends_.begin(), part_ends_.end(), p.number) -
+                                  part_ends_.begin());
 }
 
 void Encoder::declare_head() {
@@ -130,7 +139,14 @@ EncoderOutput Encoder::forward(Tape& tape, const EncoderInput& in, const Dropout
                                std::int64_t recompute) const {
   Pass pass(*this, tape, in, dropout);
   EncoderOutput out;
+  const bool tells = part_done_ && !tape.recording() && !tape.context().meta();
+  std::size_t part = 0;
+  const auto done = [&] {
+    if (tells) part_done_(part);
+    ++part;
+  };
   Tensor x = pass.embed();
+  done();
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (keep_states) out.states.push_back(x);
     if (static_cast<std::int64_t>(i) < recompute)
@@ -138,8 +154,10 @@ EncoderOutput Encoder::forward(Tape& tape, const EncoderInput& in, const Dropout
           [this, in, dropout, i](Tape& t, const Tensor& y) { return Pass(*this, t, in, dropout).layer(i, y); }, x);
     else
       x = pass.layer(i, x);
+    done();
   }
   if (head_out_.weight) out.logits = pass.head(x);
+  done();
   out.states.push_back(std::move(x));
   return out;
 }

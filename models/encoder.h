@@ -1,6 +1,7 @@
 // BERT and RoBERTa encoders with sequence classification (Devlin et al. 2019, Liu et al. 2019), post-norm, with the
 // mixers that the configuration names.
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -39,6 +40,12 @@ class Encoder {
   ParameterSet& parameters() { return parameters_; }
   const ParameterSet& parameters() const { return parameters_; }
 
+  /// The model's parts are the embeddings, each layer, and the head.
+  std::size_t parts() const { return part_ends_.size(); }
+  std::size_t part_of(const Parameter& p) const;
+  /// `fn` sees the number of each part when a pass that records nothing has used its weights.
+  void on_part_done(std::function<void(std::size_t part)> fn) { part_done_ = std::move(fn); }
+
   /// Of the first `recompute` layers a recording tape keeps the input alone and computes the rest again going
   /// backwards.
   EncoderOutput forward(Tape& tape, const EncoderInput& in, const DropoutPlan& dropout, bool keep_states,
@@ -64,6 +71,8 @@ class Encoder {
   Affine embedding_norm_;
   std::vector<Layer> layers_;
   Affine head_dense_{}, head_out_{};
+  std::vector<std::size_t> part_ends_;  // parameters declared up to the end of each part
+  std::function<void(std::size_t)> part_done_;
 };
 
 }  // namespace cald

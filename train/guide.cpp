@@ -4,6 +4,7 @@
 
 #include "data/safetensors.h"
 #include "ops/losses.h"
+#include "train/mapped_weights.h"
 #include "train/model_io.h"
 
 namespace cald {
@@ -40,9 +41,32 @@ void require_same_shape(const EncoderConfig& teacher, const EncoderConfig& stude
 /// Target mode: the fine-tuned transformer, frozen.
 class TargetGuide : public Guide {
  public:
-  TargetGuide(const RunOptions& o, const ModelDir& from, const EncoderConfig& student, Allocator& memory)
-      : options_(o), teacher_(load_encoder(from, memory, MemClass::teacher)) {
-    require_same_shape(teacher_->config(), student, from.path());
+  TargetGuide(const RunOptions& o, const std::string& from, const EncoderConfig& student, Allocator& memory)
+      : options_(o), memory_(memory), path_(from) {
+    const ModelDir directory(from);
+    teacher_ = std::make_unique<Encoder>(read_encoder_config(directory));
+    plan_transfer(*teacher_, directory, {});  // every complaint comes before any memory is taken
+    require_same_shape(teacher_->config(), student, from);
+    size_if_mapped_ = size_if_mapped(teacher_->config(), from);
+    if (o.device == DeviceOption::cpu && (o.map_teacher || !o.memory_budget.empty()))
+      map_weights();
+    else
+      copy_weights();
+  }
+
+  TeacherWeights weights() const override {
+    TeacherWeights w{options_.device == DeviceOption::cpu, mapped_ != nullptr};
+    if (!w.can_be_mapped) return {};
+    w.if_copied = static_cast<std::size_t>(teacher_->parameters().numel()) * sizeof(float);
+    w.if_mapped = size_if_mapped_;
+    w.taken = mapped_ ? mapped_->copied() : w.if_copied;
+    return w;
+  }
+
+  void copy_weights() override {
+    teacher_->parameters().allocate(memory_, MemClass::teacher);
+    mapped_.reset();
+    load_parameters(*teacher_, ModelDir(path_), {});
   }
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>&) override {
@@ -52,8 +76,35 @@ class TargetGuide : public Guide {
   }
 
  protected:
+  /// Another model of the same form teaches from now on.
+  void change(const std::string& to) {
+    path_ = to;
+    if (mapped_)
+      map_weights();
+    else
+      load_parameters(*teacher_, ModelDir(path_), {});
+  }
+
   const RunOptions options_;
+
+ private:
+  void map_weights() {
+    mapped_.reset();  // it looks after the parameters that the next one takes over
+    mapped_ = std::make_unique<MappedWeights>(*teacher_, ModelDir(path_), memory_, MemClass::teacher);
+  }
+  /// What mapped weights would take.
+  static std::size_t size_if_mapped(const EncoderConfig& config, const std::string& path) {
+    RecordingAllocator nowhere;  // outlives the parameters
+    Encoder like_it(config);
+    const MappedWeights mapped(like_it, ModelDir(path), nowhere, MemClass::teacher);
+    return mapped.copied() + mapped.largest_part();
+  }
+
+  Allocator& memory_;
+  std::string path_;
+  std::size_t size_if_mapped_ = 0;
   std::unique_ptr<Encoder> teacher_;
+  std::unique_ptr<MappedWeights> mapped_;  // null: the weights are in memory
 };
 
 /// Waypoint mode: in phase i the teacher is the i-th checkpoint of a fine-tuning run.
@@ -61,12 +112,12 @@ class WaypointGuide : public TargetGuide {
  public:
   WaypointGuide(const RunOptions& o, std::vector<std::string> waypoints, std::int64_t total,
                 const EncoderConfig& student, Allocator& memory)
-      : TargetGuide(o, ModelDir(waypoints.front()), student, memory), waypoints_(std::move(waypoints)), total_(total) {}
+      : TargetGuide(o, waypoints.front(), student, memory), waypoints_(std::move(waypoints)), total_(total) {}
 
   void begin_step(std::int64_t step) override {
     const std::int64_t due = waypoint_at(step, total_, static_cast<std::int64_t>(waypoints_.size()));
     if (due == loaded_) return;
-    load_parameters(*teacher_, ModelDir(waypoints_[static_cast<std::size_t>(due)]), {});
+    change(waypoints_[static_cast<std::size_t>(due)]);
     loaded_ = due;
   }
 
@@ -165,7 +216,7 @@ std::unique_ptr<Guide> make_guide(const RunOptions& o, const ModelDir& source, c
     case Mode::unguided:
       return nullptr;
     case Mode::target:
-      return std::make_unique<TargetGuide>(o, ModelDir(o.teacher), student, memory);
+      return std::make_unique<TargetGuide>(o, o.teacher, student, memory);
     case Mode::trajectory:
       return std::make_unique<TrajectoryGuide>(o, source, schedule, student, memory);
     case Mode::waypoint:

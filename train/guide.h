@@ -18,6 +18,13 @@ struct GuideStep {
   double share;         ///< of the micro-batch in the step
 };
 
+/// Bytes of a teacher's weights. Those of a teacher that can only be copied are no matter of choice, and 0 here.
+struct TeacherWeights {
+  bool can_be_mapped = false, are_mapped = false;
+  std::size_t if_copied = 0, if_mapped = 0;
+  std::size_t taken = 0;  ///< now, from the allocator
+};
+
 class Guide {
  public:
   virtual ~Guide() = default;
@@ -30,6 +37,11 @@ class Guide {
   virtual Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>& ce) = 0;
   /// Names what the pass at this step takes memory for, beyond what GuideStep says; part of the plan's key.
   virtual std::string phase(std::int64_t /*step*/) const { return "frozen"; }
+  /// Where a frozen teacher's weights lie and what they take: in memory, or in their files but for the part that is
+  /// read (see MappedWeights).
+  virtual TeacherWeights weights() const { return {}; }
+  /// Copies the weights into memory, should they lie in their files.
+  virtual void copy_weights() {}
   /// After the student's update.
   virtual void update(Context& /*c*/, std::int64_t /*step*/) {}
 
@@ -41,7 +53,8 @@ class Guide {
 /// The number of the waypoint (from 0) that guides step `step`: phases of total / count steps, the last takes the rest.
 std::int64_t waypoint_at(std::int64_t step, std::int64_t total, std::int64_t count);
 
-/// The guide of the options' mode; null for finetune and unguided. `source` is MODEL's directory.
+/// The guide of the options' mode; null for finetune and unguided. `source` is MODEL's directory. A frozen teacher's
+/// weights lie in their files if options.map_teacher says so, or where a memory budget may (see Trainer::fit).
 std::unique_ptr<Guide> make_guide(const RunOptions& options, const ModelDir& source,
                                   const LearningRateSchedule& schedule, const EncoderConfig& student,
                                   Allocator& memory);

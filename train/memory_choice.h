@@ -11,6 +11,7 @@ namespace cald {
 struct MemoryChoice {
   std::int64_t recompute = 0;      ///< layers whose activations are computed again
   std::int64_t micro_batches = 1;  ///< parts of a batch
+  bool map_teacher = false;        ///< a frozen teacher is read from its files
   std::size_t bytes = 0;           ///< the run's peak, as planned
   double time = 1;                 ///< of a step, in steps that keep everything; estimated
 };
@@ -22,6 +23,7 @@ struct MemoryBounds {
   std::int64_t least_recompute = 0, least_micro_batches = 1;
   /// Forward passes that a plain step costs: 3 for a student alone, 4 with a frozen teacher, 6 with one that learns.
   double passes = 3;
+  bool map_teacher = false;  ///< of all choices that are looked at
 };
 
 /// The peak of a run with these two choices, by a shape-only run.

@@ -165,10 +165,12 @@ nlohmann::json TransferReport::json() const {
   return j;
 }
 
-TransferReport load_parameters(Encoder& model, const ModelDir& from, const TransferPolicy& policy) {
+TransferReport load_parameters(Encoder& model, const ModelDir& from, const TransferPolicy& policy,
+                               const std::function<bool(const Parameter&)>& wanted) {
   Transfer transfer(model, from, policy);
   for (Parameter& p : model.parameters().all()) {
     const Source s = transfer.find(p);
+    if (wanted && !wanted(p)) continue;
     fill_on_host(p.value, [&](float* out) {
       if (s.tensor)
         read_rows(s, p, transfer.first_row(p), out);
@@ -187,6 +189,18 @@ TransferReport plan_transfer(const Encoder& model, const ModelDir& from, const T
   for (const Parameter& p : model.parameters().all()) transfer.find(p);
   transfer.account_for_leftovers();
   return transfer.report;
+}
+
+std::vector<StoredTensor> stored_as_they_are(const Encoder& model, const ModelDir& from) {
+  Transfer transfer(model, from, {});
+  std::vector<StoredTensor> stored;
+  for (const Parameter& p : model.parameters().all()) {
+    const Source s = transfer.find(p);
+    const bool whole = s.tensor && !s.repeats_rows && s.tensor.dtype() == "F32";
+    const auto address = whole ? reinterpret_cast<std::uintptr_t>(s.tensor.file->bytes(*s.tensor.info)) : 0;
+    stored.push_back(whole && address % alignof(float) == 0 ? s.tensor : StoredTensor{});
+  }
+  return stored;
 }
 
 bool has_head(const ModelDir& dir) {

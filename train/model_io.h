@@ -1,5 +1,6 @@
 // Encoders from and to model directories, with a report that accounts for every tensor.
 #pragma once
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -37,10 +38,15 @@ struct TransferPolicy {
   std::int64_t longest = 128;
 };
 
-/// Fills the allocated parameters of `model` from the directory. A longer position table repeats the checkpoint's rows.
-TransferReport load_parameters(Encoder& model, const ModelDir& from, const TransferPolicy& policy);
+/// Fills the allocated parameters of `model` from the directory, those alone that are `wanted` if that is given. A
+/// longer position table repeats the checkpoint's rows.
+TransferReport load_parameters(Encoder& model, const ModelDir& from, const TransferPolicy& policy,
+                               const std::function<bool(const Parameter&)>& wanted = {});
 /// The same accounting without memory: what load_parameters would do.
 TransferReport plan_transfer(const Encoder& model, const ModelDir& from, const TransferPolicy& policy);
+
+/// For each parameter the tensor that is its value as it stands: whole, f32 and aligned; absent where there is none.
+std::vector<StoredTensor> stored_as_they_are(const Encoder& model, const ModelDir& from);
 
 /// True if the directory's weights hold a classification head.
 bool has_head(const ModelDir& dir);

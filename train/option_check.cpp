@@ -103,6 +103,11 @@ const Belonging kBelongings[] = {
     {"teacher-dropout", guided, kGuidedModes, true},
     {"teacher-learning-rate", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
     {"teacher-interval", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
+    {"map-teacher",
+     [](const RunOptions& o) {
+       return (o.mode == Mode::target || o.mode == Mode::waypoint) && o.device == DeviceOption::cpu;
+     },
+     "the modes with a frozen teacher (target, waypoint) on the CPU", true},
     {"keep-waypoints", [](const RunOptions& o) { return o.mode == Mode::finetune; }, "mode finetune", true},
     {"waypoint-spacing", [](const RunOptions& o) { return o.keep_waypoints > 0; }, "runs with keep-waypoints", false},
     {"drift", [](const RunOptions& o) { return o.mode == Mode::finetune; }, "mode finetune", true},

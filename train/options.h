@@ -102,6 +102,7 @@ struct RunOptions {
   DTypeOption dtype = DTypeOption::f32;
   DeviceOption device = DeviceOption::cpu;
   std::string memory_budget;       // empty: none
+  bool map_teacher = false;        // frozen teachers on the CPU
   std::int64_t recompute = 0;      // layers
   std::int64_t micro_batches = 1;  // of a batch
   bool resume = false;
@@ -190,8 +191,10 @@ struct RunOptions {
     v("dtype", o.dtype, "inputs of matrix products: f32 or bf16");
     v("device", o.device, "cpu or cuda");
     v("memory-budget", o.memory_budget,
-      "most memory for tensors, in bytes or with KiB, MiB, GiB: sets recompute and micro-batches, as little as will "
-      "do");
+      "most memory for tensors, in bytes or with KiB, MiB, GiB: sets map-teacher, recompute and micro-batches, as "
+      "little as will do");
+    v("map-teacher", o.map_teacher,
+      "read a frozen teacher's weights from its files, layer by layer in each step, instead of holding them in memory");
     v("recompute", o.recompute,
       "layers whose activations the backward computes again instead of keeping them (from the first on)");
     v("micro-batches", o.micro_batches,

@@ -123,7 +123,22 @@ MemoryBounds Trainer::bounds() const {
   return {student_->config().layers, batch, tokens, options_.recompute, options_.micro_batches, passes};
 }
 
-std::size_t Trainer::bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch) {
+std::vector<bool> Trainer::teacher_choices() const {
+  if (!guide_ || !guide_->weights().can_be_mapped) return {false};
+  return options_.map_teacher ? std::vector<bool>{true} : std::vector<bool>{false, true};
+}
+
+MemoryCost Trainer::cost() const {
+  MemoryCost c = memory_cost(heap_, memory_);
+  const TeacherWeights w = guide_ ? guide_->weights() : TeacherWeights{};
+  if (!w.are_mapped) return c;
+  c.by_class[static_cast<int>(MemClass::teacher)] += w.if_mapped - w.taken;
+  c.persistent += w.if_mapped - w.taken;
+  return c;
+}
+
+std::size_t Trainer::bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch,
+                                bool map_teacher) {
   if (!step_) return heap_.live_bytes();
   RunOptions o = options_;
   o.recompute = recompute;
@@ -140,26 +155,41 @@ std::size_t Trainer::bytes_with(std::int64_t recompute, std::int64_t micro_batch
   if (dev_) plan_evaluation(*student_, *dev_, options_.eval_batch_size, memory);
   if (drift_) drift_->plan(memory);
   parameters.set_gradients(shapes_only, Gradients::none);
-  return heap_.live_bytes() + kept + memory.bytes();
+  const TeacherWeights w = guide_ ? guide_->weights() : TeacherWeights{};
+  return heap_.live_bytes() - w.taken + (map_teacher ? w.if_mapped : w.if_copied) + kept + memory.bytes();
 }
 
 std::size_t Trainer::bytes_for(std::int64_t batch) {
-  return bytes_with(options_.recompute, options_.micro_batches, batch);
+  return bytes_with(options_.recompute, options_.micro_batches, batch, options_.map_teacher);
 }
 
 std::vector<MemoryChoice> Trainer::trade() {
-  const MemoryBounds b = bounds();
-  return memory_trade(b, [&](std::int64_t r, std::int64_t m) { return bytes_with(r, m, b.batch); });
+  std::vector<MemoryChoice> all;
+  MemoryBounds b = bounds();
+  for (const bool mapped : teacher_choices()) {
+    b.map_teacher = mapped;
+    const auto choices =
+        memory_trade(b, [&](std::int64_t r, std::int64_t m) { return bytes_with(r, m, b.batch, mapped); });
+    all.insert(all.end(), choices.begin(), choices.end());
+  }
+  return all;
 }
 
 bool Trainer::fit(std::size_t budget) {
   if (!step_) return true;
-  const MemoryBounds b = bounds();
-  const auto bytes = [&](std::int64_t r, std::int64_t m) { return bytes_with(r, m, b.batch); };
-  const std::optional<MemoryChoice> found = fit_memory(b, bytes, budget);
-  if (!found) return false;
-  options_.recompute = found->recompute;
-  options_.micro_batches = found->micro_batches;
+  std::optional<MemoryChoice> best;
+  MemoryBounds b = bounds();
+  for (const bool mapped : teacher_choices()) {
+    b.map_teacher = mapped;
+    const auto bytes = [&](std::int64_t r, std::int64_t m) { return bytes_with(r, m, b.batch, mapped); };
+    const std::optional<MemoryChoice> found = fit_memory(b, bytes, budget);
+    if (found && (!best || found->time < best->time)) best = found;
+  }
+  if (!best) return false;
+  options_.recompute = best->recompute;
+  options_.micro_batches = best->micro_batches;
+  options_.map_teacher = best->map_teacher;
+  if (guide_ && !best->map_teacher && guide_->weights().are_mapped) guide_->copy_weights();
   return true;
 }
 

@@ -32,8 +32,9 @@ class Trainer {
   /// place of the file that the options name. Errors: options, files and shapes that do not fit.
   Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train = {});
 
-  /// Chooses recompute and micro-batches, beginning with what the options have, so that the run's tensors fit into
-  /// `budget` bytes; the run's recipe will hold the choice. False, and nothing changed, if none does. Before plan().
+  /// Chooses where a frozen teacher lies, recompute and micro-batches, beginning with what the options have, so that
+  /// the run's tensors fit into `budget` bytes; the run's recipe will hold the choice. False, and nothing changed, if
+  /// none does. Before plan().
   bool fit(std::size_t budget);
   /// Other choices with their memory and time. Before plan().
   std::vector<MemoryChoice> trade();
@@ -53,6 +54,8 @@ class Trainer {
   double seconds() const;
 
   const PlannedMemory& memory() const { return memory_; }
+  /// The cost before the first step, as planned.
+  MemoryCost cost() const;
   const TransferReport& transfer() const { return transfer_; }
   const Encoder& student() const { return *student_; }
   const EncodedTask& data() const { return train_; }
@@ -67,7 +70,9 @@ class Trainer {
  private:
   void load_student();
   MemoryBounds bounds() const;
-  std::size_t bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch);
+  /// Whether the options say so, or nothing else may be chosen: false, then true, as far as each is possible.
+  std::vector<bool> teacher_choices() const;
+  std::size_t bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch, bool map_teacher);
   void make_schedule();
   std::int64_t every(const std::optional<StepOrShare>& s) const;
   std::int64_t steps_per_epoch() const;

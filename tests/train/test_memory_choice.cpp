@@ -124,13 +124,72 @@ TEST(MemoryChoice, FitsIntoTheBudgetAndTheRecipeSaysHow) {
     ASSERT_TRUE(trainer.fit(budget));
     EXPECT_GT(trainer.options().recompute + trainer.options().micro_batches, 1);
     trainer.plan();
-    EXPECT_LE(memory_cost(heap, trainer.memory()).total(), budget);
+    EXPECT_LE(trainer.cost().total(), budget);
     const std::atomic<bool> stop{false};
     trainer.run(stop);
     EXPECT_LE(heap.live_bytes(), budget);
     const auto recipe = nlohmann::json::parse(content_of(folder / "run/recipe.json"));
     EXPECT_EQ(recipe.at("recompute"), trainer.options().recompute);
     EXPECT_EQ(recipe.at("micro-batches"), trainer.options().micro_batches);
+  }
+}
+
+/// Frozen teachers in their files: the same bytes, for the memory of the largest part alone.
+class MappedTeacher : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(MappedTeacher, ChangesNoByte) {
+  TempFolder folder;
+  RunOptions o = options_of(GetParam());
+  const Ran copied = run_with(o, folder / "copied");
+  o.map_teacher = true;
+  const Ran mapped = run_with(o, folder / "mapped");
+  EXPECT_TRUE(mapped.metrics == copied.metrics);
+  EXPECT_TRUE(mapped.weights == copied.weights);
+  EXPECT_EQ(mapped.arena, copied.arena);
+}
+
+TEST_P(MappedTeacher, IsCountedByItsLargestPart) {
+  RunOptions o = options_of(GetParam());
+  Progress progress = quiet();
+  const auto cost_of = [&](bool map) {
+    o.map_teacher = map;
+    HeapAllocator heap;
+    Trainer trainer(o, heap, progress);
+    trainer.plan();
+    EXPECT_EQ(trainer.bytes_for(4), trainer.cost().total()) << "what the search expects is what the plan says";
+    return trainer.cost();
+  };
+  const auto teacher = static_cast<int>(MemClass::teacher);
+  const MemoryCost copied = cost_of(false), mapped = cost_of(true);
+  EXPECT_LT(2 * mapped.by_class[teacher], copied.by_class[teacher]);
+  EXPECT_GT(mapped.by_class[teacher], 0u);
+  EXPECT_EQ(copied.total() - mapped.total(), copied.by_class[teacher] - mapped.by_class[teacher]);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MappedTeacher, ::testing::Values("bert_target", "bert_waypoint", "roberta_target"),
+                         [](const auto& param) { return std::string(param.param); });
+
+TEST(MemoryChoice, MapsTheTeacherBeforeItComputesLayersAgain) {
+  RunOptions o = options_of("bert_target");
+  Progress progress = quiet();
+  std::size_t everything = 0, mapped = 0;
+  {
+    HeapAllocator heap;
+    Trainer trainer(o, heap, progress);
+    for (const MemoryChoice& c : trainer.trade())
+      if (c.recompute == 0 && c.micro_batches == 1) (c.map_teacher ? mapped : everything) = c.bytes;
+  }
+  ASSERT_LT(mapped, everything);
+  for (const std::size_t budget : {everything, mapped}) {
+    o.memory_budget = std::to_string(budget);
+    HeapAllocator heap;
+    Trainer trainer(o, heap, progress);
+    ASSERT_TRUE(trainer.fit(budget));
+    EXPECT_EQ(trainer.options().map_teacher, budget == mapped);
+    EXPECT_EQ(trainer.options().recompute, 0);
+    EXPECT_EQ(trainer.options().micro_batches, 1);
+    trainer.plan();
+    EXPECT_LE(trainer.cost().total(), budget);
   }
 }
 
