@@ -34,30 +34,54 @@ __device__ __forceinline__ std::uint32_t pack(float low, float high) {
   return bits;
 }
 
-/// Starts loading the first `count` rows, zeros below and right of them. Unless the rows can be moved by 16 bytes the
-/// elements are copied at once.
-template <int kTileRows, int kHead>
-__device__ __forceinline__ void load_tile(bf16* tile, const Rows<const bf16>& from, int count, int columns) {
+/// Starts loading rows, row i being from.row(index(i)) and zero where index(i) < 0; zeros right of `columns`. Unless
+/// the rows can be moved by 16 bytes the elements are copied at once.
+template <int kTileRows, int kHead, class Index>
+__device__ __forceinline__ void load_tile(bf16* tile, const Rows<const bf16>& from, int columns, const Index& index) {
   constexpr int kEach = kHead / 8;
   if (from.vectors) {
     for (int i = threadIdx.x; i < kTileRows * kEach; i += kThreads) {
-      const int row = i / kEach, column = i % kEach * 8;
-      const bool valid = row < count && column < columns;
-      cp_async16(tile + row * kStride<kHead> + column, valid ? from.row(row) + column : from.data, valid);
+      const int row = i / kEach, column = i % kEach * 8, at = index(row);
+      const bool valid = at >= 0 && column < columns;
+      cp_async16(tile + row * kStride<kHead> + column, valid ? from.row(at) + column : from.data, valid);
     }
   } else {
     for (int i = threadIdx.x; i < kTileRows * kHead; i += kThreads) {
-      const int row = i / kHead, column = i % kHead;
-      const bool valid = row < count && column < columns;
-      tile[row * kStride<kHead> + column] = valid ? from.row(row)[column] : __float2bfloat16(0.0f);
+      const int row = i / kHead, column = i % kHead, at = index(row);
+      const bool valid = at >= 0 && column < columns;
+      tile[row * kStride<kHead> + column] = valid ? from.row(at)[column] : __float2bfloat16(0.0f);
     }
   }
+}
+/// The first `count` rows.
+template <int kTileRows, int kHead>
+__device__ __forceinline__ void load_tile(bf16* tile, const Rows<const bf16>& from, int count, int columns) {
+  load_tile<kTileRows, kHead>(tile, from, columns, [count](int row) { return row < count ? row : -1; });
 }
 
 /// The warp's 16 rows, features k .. k + 15, as a left operand.
 template <int kHead>
 __device__ __forceinline__ void left_fragment(std::uint32_t (&a)[4], const bf16* tile, int k) {
   ldmatrix<4>(a, tile + (warp_row() + lane() % 16) * kStride<kHead> + k + lane() / 16 * 8);
+}
+
+/// The same of a matrix that lies transposed: the warp's 16 columns of the tile, its rows k .. k + 15.
+template <int kHead>
+__device__ __forceinline__ void transposed_left_fragment(std::uint32_t (&a)[4], const bf16* tile, int k) {
+  ldmatrix<4, true>(a, tile + (k + lane() / 16 * 8 + lane() % 8) * kStride<kHead> + warp_row() + lane() / 8 % 2 * 8);
+}
+
+/// out += left (16 rows by 16) times the first 16 rows of a tile.
+template <int kHead>
+__device__ __forceinline__ void add_rows(float (&out)[kHead / 8][4], const std::uint32_t (&left)[4], const bf16* tile) {
+#pragma unroll
+  for (int d = 0; d < kHead / 8; d += 2) {
+    std::uint32_t b[4];
+    ldmatrix<4, true>(b, tile + lane() % 16 * kStride<kHead> + d * 8 + lane() / 16 * 8);
+    const std::uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
+    mma_bf16_16x8x16(out[d], left, first);
+    mma_bf16_16x8x16(out[d + 1], left, second);
+  }
 }
 
 /// s += left (16 features from k on) times the transpose of a tile whose rows are the columns of s.
@@ -95,14 +119,7 @@ __device__ __forceinline__ void add_product(float (&out)[kHead / 8][4], const fl
   for (int n = 0; n < kFragments; n += 2) {
     const std::uint32_t left[4] = {pack(w[n][0], w[n][1]), pack(w[n][2], w[n][3]), pack(w[n + 1][0], w[n + 1][1]),
                                    pack(w[n + 1][2], w[n + 1][3])};
-#pragma unroll
-    for (int d = 0; d < kHead / 8; d += 2) {
-      std::uint32_t b[4];
-      ldmatrix<4, true>(b, tile + (n * 8 + lane() % 16) * kStride<kHead> + d * 8 + lane() / 16 * 8);
-      const std::uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
-      mma_bf16_16x8x16(out[d], left, first);
-      mma_bf16_16x8x16(out[d + 1], left, second);
-    }
+    add_rows<kHead>(out, left, tile + n * 8 * kStride<kHead>);
   }
 }
 

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kernels/cuda/check_launch.h"
-#include "kernels/cuda/low_rank.cuh"
+#include "kernels/cuda/low_rank_bf16.cuh"
 
 namespace cald {
 namespace {
@@ -14,8 +14,9 @@ template <class T>
 cuda::Rows<T> rows_of(const TensorRef& t, bool add = false) {
   if (!t.present) return {};
   const int rank = t.shape.rank();
-  bool vectors = reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 && t.cols() % 4 == 0;
-  for (int i = 0; i + 1 < rank; ++i) vectors = vectors && t.strides[i] % 4 == 0;
+  constexpr int kVector = 16 / sizeof(T);
+  bool vectors = reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 && t.cols() % kVector == 0;
+  for (int i = 0; i + 1 < rank; ++i) vectors = vectors && t.strides[i] % kVector == 0;
   return {t.as<T>(), t.strides[-2], vectors, add};
 }
 template <class T>
@@ -35,6 +36,22 @@ cuda::LowRankOperands<T> operands_of(const Args& a) {
   return o;
 }
 
+/// The kernels for operands of type T, with their threads and the tile of de.
+template <class T>
+struct Kernels {
+  static constexpr auto forward = cuda::low_rank_forward_f32;
+  static constexpr auto backward_x = cuda::low_rank_backward_x_f32;
+  static constexpr auto backward_e = cuda::low_rank_backward_e_f32;
+  static constexpr int kThreads = cuda::f32_tiles::kThreads, kTileOfE = 32;
+};
+template <>
+struct Kernels<cuda::bf16> {
+  static constexpr auto forward = cuda::low_rank_forward_bf16;
+  static constexpr auto backward_x = cuda::low_rank_backward_x_bf16;
+  static constexpr auto backward_e = cuda::low_rank_backward_e_bf16;
+  static constexpr int kThreads = cuda::bf16_tiles::kThreads, kTileOfE = 64;
+};
+
 /// Starts `kernel` over tiles of (rows, columns) unless there are none.
 template <class T>
 void start(const Exec& exec, const char* name, void (*kernel)(cuda::LowRankOperands<T>),
@@ -42,15 +59,15 @@ void start(const Exec& exec, const char* name, void (*kernel)(cuda::LowRankOpera
   if (columns == 0 || rows == 0 || samples == 0) return;
   const dim3 grid(static_cast<unsigned>((columns + tile - 1) / tile), static_cast<unsigned>((rows + tile - 1) / tile),
                   static_cast<unsigned>(samples));
-  cuda::check_launch(
-      name, cuda::launch(kernel, {grid, cuda::f32_tiles::kThreads, 0, static_cast<cudaStream_t>(exec.stream)}, o));
+  cuda::check_launch(name,
+                     cuda::launch(kernel, {grid, Kernels<T>::kThreads, 0, static_cast<cudaStream_t>(exec.stream)}, o));
 }
 
 template <class T>
 void forward_as(const Exec& exec, const LowRankForward& a) {
   cuda::LowRankOperands<T> o = operands_of<T>(a);
   o.y = sample_rows<T>(a.y);
-  start(exec, a.name, cuda::low_rank_forward<T>, o, o.width, o.slots, 64, o.batch);
+  start<T>(exec, a.name, Kernels<T>::forward, o, o.width, o.slots, 64, o.batch);
 }
 
 template <class T>
@@ -58,14 +75,14 @@ void backward_as(const Exec& exec, const LowRankBackward& a) {
   cuda::LowRankOperands<T> o = operands_of<T>(a);
   o.dy = sample_rows<const T>(a.dy), o.dx = sample_rows<T>(a.dx.to, a.dx.add);
   o.de = rows_of<float>(a.de.to, a.de.add), o.token = static_cast<std::int32_t*>(exec.workspace);
-  if (a.dx) start(exec, a.name, cuda::low_rank_backward_x<T>, o, o.width, o.tokens, 64, o.batch);
+  if (a.dx) start<T>(exec, a.name, Kernels<T>::backward_x, o, o.width, o.tokens, 64, o.batch);
   if (!a.de) return;
   if (o.positions > 0 && o.batch > 0)
     cuda::check_launch(a.name, cuda::launch(cuda::tokens_by_rank,
                                             {dim3(1, static_cast<unsigned>(o.batch)), cuda::f32_tiles::kThreads, 0,
                                              static_cast<cudaStream_t>(exec.stream)},
                                             o.ranks, o.tokens, o.positions, o.token));
-  start(exec, a.name, cuda::low_rank_backward_e<T>, o, o.slots, o.positions, 32, 1);
+  start<T>(exec, a.name, Kernels<T>::backward_e, o, o.slots, o.positions, Kernels<T>::kTileOfE, 1);
 }
 
 template <class Args>
@@ -89,12 +106,12 @@ std::size_t workspace_bytes<Device::cuda>(const Exec&, const LowRankBackward& a)
 
 template <>
 void run<Device::cuda>(Exec& exec, const LowRankForward& a) {
-  is_bf16(a.name, a, {&a.y}) ? forward_as<__nv_bfloat16>(exec, a) : forward_as<float>(exec, a);
+  is_bf16(a.name, a, {&a.y}) ? forward_as<cuda::bf16>(exec, a) : forward_as<float>(exec, a);
 }
 
 template <>
 void run<Device::cuda>(Exec& exec, const LowRankBackward& a) {
-  is_bf16(a.name, a, {&a.dy, &a.dx.to}) ? backward_as<__nv_bfloat16>(exec, a) : backward_as<float>(exec, a);
+  is_bf16(a.name, a, {&a.dy, &a.dx.to}) ? backward_as<cuda::bf16>(exec, a) : backward_as<float>(exec, a);
 }
 
 }  // namespace cald

@@ -1,8 +1,8 @@
 // The projection of the sequence axis to k slots, forward and backward: three products of matrices whose rows are
-// picked by rank, with x, y and their gradients in f32 or bf16, computed in f32. A token without a rank contributes
-// nothing and is not read.
+// picked by rank. Here in f32; low_rank_bf16.cuh has them in bf16. A token without a rank contributes nothing and is
+// not read.
 //
-// Device memory read in f32, with R = 64 rows and columns of a tile (32 for de), S tokens, D columns, k slots, P
+// Device memory read, with R = 64 rows and columns of a tile (32 for de), S tokens, D columns, k slots, P
 // positions:
 //   forward  B 4 (ceil(k / 64) S D + ceil(D / 64) S k + ceil(k / 64) ceil(D / 64) S)
 //   dx       B 4 (ceil(D / 64) S k + ceil(S / 64) k D + ceil(S / 64) ceil(D / 64) 64)
@@ -46,14 +46,13 @@ struct LowRankOperands {
 };
 
 /// y: tile of 64 slots (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over its tokens in their order.
-template <class T>
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_forward(LowRankOperands<T> a) {
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_forward_f32(LowRankOperands<float> a) {
   constexpr int kTile = 64, kTokens = 32;
   CALD_SHARED(float, e, [kTokens * kTile]);
   CALD_SHARED(float, x, [kTokens * kTile]);
   CALD_SHARED(int, ranks, [kTokens]);
   const int column0 = blockIdx.x * kTile, slot0 = blockIdx.y * kTile, b = blockIdx.z;
-  const Rows<const T> x_rows = a.x.of(b).from(0, column0);
+  const Rows<const float> x_rows = a.x.of(b).from(0, column0);
   const Rows<const float> e_rows = a.e.from(0, slot0);
   float out[4][4] = {};
   for (int token0 = 0; token0 < a.tokens; token0 += kTokens) {
@@ -86,8 +85,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_forwar
 }
 
 /// dx: tile of 64 tokens (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over slots.
-template <class T>
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_x(LowRankOperands<T> a) {
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_x_f32(LowRankOperands<float> a) {
   constexpr int kTile = 64, kSlots = 32;
   CALD_SHARED(float, e, [kTile * kSlots]);
   CALD_SHARED(float, dy, [kSlots * f32_tiles::kStride<kTile>]);
@@ -126,8 +124,7 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads)
 }
 
 /// de: tile of 32 positions (blockIdx.y) by 32 slots (blockIdx.x), summed over samples in their order.
-template <class T>
-static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_e(LowRankOperands<T> a) {
+static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_e_f32(LowRankOperands<float> a) {
   constexpr int kTile = 32, kColumns = 64, kStride = f32_tiles::kStride<kColumns>;
   CALD_SHARED(float, x, [kTile * kStride]);
   CALD_SHARED(float, dy, [kTile * kStride]);

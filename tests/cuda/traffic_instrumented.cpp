@@ -76,12 +76,12 @@ TEST(CudaTraffic, LowRankF32) {
   const LowRankCase c = padded_case(128, 128, 96, {0, 0});
   run_low_rank(c, LowRankInputs(c));
   const std::int64_t n = 4 * c.batch, s = c.tokens, d = c.width, k = c.slots, p = c.positions;
-  expect_traffic({"low_rank_forward<float>",
+  expect_traffic({"low_rank_forward_f32",
                   n * (tiles(k, 64) * s * d + tiles(d, 64) * s * k + tiles(k, 64) * tiles(d, 64) * s), n * k * d});
-  expect_traffic({"low_rank_backward_x<float>",
+  expect_traffic({"low_rank_backward_x_f32",
                   n * (tiles(d, 64) * s * k + tiles(s, 64) * k * d + tiles(s, 64) * tiles(d, 64) * 64), n * s * d});
   expect_traffic(
-      {"low_rank_backward_e<float>", n * (tiles(k, 32) * p * d + tiles(p, 32) * k * d + tiles(k, 32) * p), 4 * p * k});
+      {"low_rank_backward_e_f32", n * (tiles(k, 32) * p * d + tiles(p, 32) * k * d + tiles(k, 32) * p), 4 * p * k});
 }
 
 }  // namespace

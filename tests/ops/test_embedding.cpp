@@ -131,8 +131,8 @@ TEST(Embedding, TheTapeTakesAGradientByRowsWhereThatIsLess) {
   kept.grad = context.empty(kept.shape);
   const Tensor ids = tensor_of(context, {2, 3}, std::vector<std::int32_t>{4, 2, 4, 0, 2, 4});
   Tape tape(context);
-  const Tensor y = tape.apply(EmbeddingSum{ids, ids, ids}, tape.parameter(wide), tape.parameter(narrow),
-                              tape.parameter(kept));
+  const Tensor y =
+      tape.apply(EmbeddingSum{ids, ids, ids}, tape.parameter(wide), tape.parameter(narrow), tape.parameter(kept));
   tape.backward(tape.apply(WeightedTotal{tensor_of(context, {2, 3, 3}, normal_values(18, 1, 1))}, y));
   EXPECT_EQ(wide.grad.shape().str(), "[6, 3]");
   EXPECT_TRUE(wide.grad_rows);

@@ -1,0 +1,169 @@
+// The low-rank projection in bf16 on tensor cores: the three products of low_rank.cuh by tiles of 64 x 64, sums in f32.
+// e, which is f32, is rounded to bf16 on its way into shared memory; the tiles of x and dy come by cp.async, the next
+// ones while the last are multiplied.
+//
+// Device memory read, with S tokens, D columns, k slots, P positions:
+//   forward  B (2 ceil(k / 64) S D + 4 ceil(D / 64) S k + 8 ceil(k / 64) ceil(D / 64) S)
+//   dx       B (4 ceil(D / 64) S k + 2 ceil(S / 64) k D + 4 ceil(S / 64) ceil(D / 64) ceil(k / 32) 64)
+//   de       B (2 ceil(k / 64) P D + 2 ceil(P / 64) k D + 4 ceil(k / 64) (1 + ceil(D / 64)) P) at most, besides what is
+//            added to.
+#pragma once
+#include "kernels/cuda/bf16_tiles.cuh"
+#include "kernels/cuda/low_rank.cuh"
+
+namespace cald::cuda {
+
+namespace low_rank_tiles {
+
+constexpr int kTile = 64, kStep = 32;
+using bf16_tiles::kStride;
+
+/// Rows of f32, rounded; row i is from.row(index(i)), and zero where index(i) < 0. Zeros right of `columns`.
+template <int kRows, int kColumns, class Index>
+__device__ __forceinline__ void load_rounded(bf16* tile, const Rows<const float>& from, int columns,
+                                             const Index& index) {
+  constexpr int kEach = kColumns / 4;
+  for (int i = threadIdx.x; i < kRows * kEach; i += bf16_tiles::kThreads) {
+    const int row = i / kEach, column = i % kEach * 4, at = index(row);
+    float4 x{0, 0, 0, 0};
+    if (at >= 0 && column < columns) {
+      const float* const source = from.row(at) + column;
+      if (from.vectors) {
+        x = load_vector<float4>(source);
+      } else {
+        x.x = source[0];
+        if (column + 1 < columns) x.y = source[1];
+        if (column + 2 < columns) x.z = source[2];
+        if (column + 3 < columns) x.w = source[3];
+      }
+    }
+    store_vector(tile + row * kStride<kColumns> + column,
+                 uint2{bf16_tiles::pack(x.x, x.y), bf16_tiles::pack(x.z, x.w)});
+  }
+}
+
+/// Writes out to f32 rows, or adds it to what stands there.
+__device__ __forceinline__ void store_floats(const Rows<float>& to, int count, int columns,
+                                             const float (&out)[kTile / 8][4]) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int row = bf16_tiles::value_row(e / 2);
+    if (row >= count) continue;
+#pragma unroll
+    for (int d = 0; d < kTile / 8; ++d) {
+      const int column = d * 8 + bf16_tiles::value_column() + e % 2;
+      if (column >= columns) continue;
+      float& at = to.row(row)[column];
+      at = to.add ? at + out[d][e] : out[d][e];
+    }
+  }
+}
+
+}  // namespace low_rank_tiles
+
+/// y: tile of 64 slots (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over its tokens.
+static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_forward_bf16(LowRankOperands<bf16> a) {
+  using namespace low_rank_tiles;
+  CALD_SHARED(bf16, e, [2][kStep * kStride<kTile>]);
+  CALD_SHARED(bf16, x, [2][kStep * kStride<kTile>]);
+  const int column0 = blockIdx.x * kTile, slot0 = blockIdx.y * kTile, b = blockIdx.z;
+  const Rows<const bf16> x_rows = a.x.of(b).from(0, column0);
+  const Rows<const float> e_rows = a.e.from(0, slot0);
+  const auto load = [&](int token0, int at) {
+    const auto rank = [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; };
+    bf16_tiles::load_tile<kStep, kTile>(x[at], x_rows, a.width - column0,
+                                        [&](int i) { return rank(i) < 0 ? -1 : token0 + i; });
+    cp_async_commit();
+    load_rounded<kStep, kTile>(e[at], e_rows, a.slots - slot0, rank);
+  };
+  float out[kTile / 8][4] = {};
+  load(0, 0);
+  for (int token0 = 0, at = 0; token0 < a.tokens; token0 += kStep, at ^= 1) {
+    load(token0 + kStep, at ^ 1);  // behind the last token: zeros
+    cp_async_wait<1>();
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kStep; k += 16) {
+      std::uint32_t left[4];
+      bf16_tiles::transposed_left_fragment<kTile>(left, e[at], k);
+      bf16_tiles::add_rows<kTile>(out, left, x[at] + k * kStride<kTile>);
+    }
+    __syncthreads();  // these tiles are no longer needed
+  }
+  const float scale = a.ranks.scale(b), factor[2] = {scale, scale};
+  bf16_tiles::store_tile<kTile>(a.y.of(b).from(slot0, column0), min(kTile, a.slots - slot0), a.width - column0, out,
+                                factor);
+}
+
+/// dx: tile of 64 tokens (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over slots.
+static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward_x_bf16(LowRankOperands<bf16> a) {
+  using namespace low_rank_tiles;
+  CALD_SHARED(bf16, e, [2][kTile * kStride<kStep>]);
+  CALD_SHARED(bf16, dy, [2][kStep * kStride<kTile>]);
+  const int column0 = blockIdx.x * kTile, token0 = blockIdx.y * kTile, b = blockIdx.z;
+  const Rows<const bf16> dy_rows = a.dy.of(b).from(0, column0);
+  const auto load = [&](int slot0, int at) {
+    bf16_tiles::load_tile<kStep, kTile>(dy[at], dy_rows, a.width - column0,
+                                        [&](int i) { return slot0 + i < a.slots ? slot0 + i : -1; });
+    cp_async_commit();
+    load_rounded<kTile, kStep>(e[at], a.e.from(0, slot0), a.slots - slot0,
+                               [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; });
+  };
+  float out[kTile / 8][4] = {};
+  load(0, 0);
+  for (int slot0 = 0, at = 0; slot0 < a.slots; slot0 += kStep, at ^= 1) {
+    load(slot0 + kStep, at ^ 1);  // behind the last slot: zeros
+    cp_async_wait<1>();
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kStep; k += 16) {
+      std::uint32_t left[4];
+      bf16_tiles::left_fragment<kStep>(left, e[at], k);
+      bf16_tiles::add_rows<kTile>(out, left, dy[at] + k * kStride<kTile>);
+    }
+    __syncthreads();  // these tiles are no longer needed
+  }
+  const float scale = a.ranks.scale(b), factor[2] = {scale, scale};
+  bf16_tiles::store_tile<kTile>(a.dx.of(b).from(token0, column0), min(kTile, a.tokens - token0), a.width - column0, out,
+                                factor);
+}
+
+/// de: tile of 64 positions (blockIdx.y) by 64 slots (blockIdx.x), summed over samples in their order.
+static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward_e_bf16(LowRankOperands<bf16> a) {
+  using namespace low_rank_tiles;
+  CALD_SHARED(bf16, x, [2][kTile * kStride<kStep>]);
+  CALD_SHARED(bf16, dy, [2][kTile * kStride<kStep>]);
+  const int slot0 = blockIdx.x * kTile, position0 = blockIdx.y * kTile, mine = static_cast<int>(threadIdx.x);
+  float out[kTile / 8][4] = {};
+  for (int b = 0; b < a.batch; ++b) {
+    const std::int32_t* const tokens = a.token + static_cast<std::int64_t>(b) * a.positions + position0;
+    const auto token = [&](int i) { return position0 + i < a.positions ? tokens[i] : -1; };
+    if (!__syncthreads_or(mine < kTile && token(mine) >= 0)) continue;
+    const auto load = [&](int column0, int at) {
+      bf16_tiles::load_tile<kTile, kStep>(x[at], a.x.of(b).from(0, column0), a.width - column0, token);
+      bf16_tiles::load_tile<kTile, kStep>(dy[at], a.dy.of(b).from(slot0, column0), a.width - column0,
+                                          [&](int i) { return slot0 + i < a.slots ? i : -1; });
+      cp_async_commit();
+    };
+    float part[kTile / 8][4] = {};
+    load(0, 0);
+    for (int column0 = 0, at = 0; column0 < a.width; column0 += kStep, at ^= 1) {
+      load(column0 + kStep, at ^ 1);  // behind the last column: zeros
+      cp_async_wait<1>();
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < kStep; k += 16) {
+        std::uint32_t left[4];
+        bf16_tiles::left_fragment<kStep>(left, x[at], k);
+        bf16_tiles::add_scores<kStep>(part, left, dy[at], k);
+      }
+      __syncthreads();  // these tiles are no longer needed
+    }
+    const float scale = a.ranks.scale(b);
+#pragma unroll
+    for (int i = 0; i < kTile / 2; ++i) out[i / 4][i % 4] += scale * part[i / 4][i % 4];
+  }
+  low_rank_tiles::store_floats(a.de.from(position0, slot0), min(kTile, a.positions - position0), a.slots - slot0, out);
+}
+
+}  // namespace cald::cuda
