@@ -62,13 +62,17 @@ TEST(CudaAttention, NothingToDo) {
   check_case("no keys", {2, 2, 70, 0, 4});
 }
 
+/// Of `keys` keys these count.
+std::vector<std::int32_t> only(std::int64_t keys, std::initializer_list<std::size_t> counted) {
+  std::vector<std::int32_t> mask(static_cast<std::size_t>(keys));
+  for (const std::size_t j : counted) mask[j] = 1;
+  return mask;
+}
+
 TEST(CudaAttention, Masks) {
   check_case("holes", {3, 2, 9, 90, 8, holes(3, 90)});
-  check_case("first tile without a key", {1, 1, 5, 140, 8, [] {
-                                            std::vector<std::int32_t> m(140);
-                                            m[70] = m[139] = 1;
-                                            return m;
-                                          }()});
+  check_case("first tile without a key", {1, 1, 5, 140, 8, only(140, {70, 139})});
+  check_case("a tile's first key alone", {1, 1, 5, 140, 8, only(140, {0, 64})});
   check_case("a sample without any key", {2, 2, 4, 4, 4, {1, 1, 0, 1, 0, 0, 0, 0}});
 }
 
@@ -77,6 +81,7 @@ TEST(CudaAttention, Causal) {
   check_case("more keys", {1, 1, 40, 100, 8, {}, true});
   check_case("queries before the first key", {1, 1, 100, 40, 8, {}, true});
   check_case("with holes", {2, 1, 70, 70, 8, holes(2, 70), true});
+  check_case("a tile of queries before the first key, with holes", {1, 1, 140, 40, 8, holes(1, 40), true});
 }
 
 TEST(CudaAttention, Dropout) {

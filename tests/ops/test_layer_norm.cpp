@@ -6,6 +6,7 @@
 #include "ops/layer_norm.h"
 #include "tests/ops/harness.h"
 #include "tests/ops/reference.h"
+#include "tests/ops/weighted_total.h"
 
 namespace cald::test {
 namespace {
@@ -92,6 +93,30 @@ TEST(LayerNorm, DropoutWithoutResidual) {
       [](OpRun& run, const std::vector<Tensor>& in) {
         return run.tape.apply(LayerNorm{kEps, kDropout}, in[0], Tensor{}, in[1], in[2], run.ints({2}, kSamples));
       });
+}
+
+TEST(LayerNorm, DropsNonFiniteValuesToo) {
+  Place place;
+  Context& context = place;
+  const Shape shape{2, 3, 10}, row{10};
+  Array<float> all(shape);
+  const std::vector<float> ones = all.data = std::vector<float>(60, 1.0f);
+  const std::vector<float> kept = dropped(all, kDropout, kSamples).data;
+  const auto run = [&](const std::vector<float>& x, float weight) {  // y, and the gradient of its sum
+    Tape tape(context);
+    const Tensor in = tape.input(tensor_of(context, shape, x)), samples = tensor_of(context, {2}, kSamples);
+    const Tensor w = tensor_of(context, row, std::vector<float>(10, weight)), b = tensor_of(context, row, ones);
+    const Tensor y = tape.apply(LayerNorm{kEps, kDropout}, in, Tensor{}, w, b, samples);
+    tape.backward(tape.apply(WeightedTotal{tensor_of(context, shape, ones)}, y));
+    return std::pair(read(y), read(tape.grad(in)));
+  };
+  std::vector<float> x = normal_values(60, 6, 0);
+  const std::vector<float> y = run(x, 1.0f).first;
+  for (std::size_t i = 0; i < x.size(); ++i)
+    if (kept[i] == 0) x[i] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(run(x, 1.0f).first, y);
+  const std::vector<float> dx = run(x, std::nanf("")).second;
+  for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(std::isnan(dx[i]), kept[i] != 0) << i;
 }
 
 TEST(LayerNorm, ResidualIsTheInput) {
