@@ -60,6 +60,7 @@ TEST(CudaAttention, NothingToDo) {
   check_case("no samples", {0, 2, 3, 3, 4});
   check_case("no queries", {2, 2, 0, 70, 4});
   check_case("no keys", {2, 2, 70, 0, 4});
+  check_case("no keys, rows of vectors", {1, 1, 5, 0, 8});
 }
 
 /// Of `keys` keys these count.
@@ -119,6 +120,26 @@ void check_schedules(const AttentionCase& c) {
 TEST(CudaAttention, EveryScheduleGivesTheSameBits) {
   check_schedules<float>({2, 2, 70, 67, 8, holes(2, 67), true, kDropout});
   check_schedules<bf16>({2, 2, 70, 150, 8, holes(2, 150), true, kDropout});
+}
+
+template <class T>
+void check_uncounted_keys() {
+  const AttentionCase c{1, 2, 9, 70, 8, holes(1, 70)};
+  Operands in(c);
+  const AttentionValues<float> clean = run_attention<T>(c, in);
+  const auto width = static_cast<std::size_t>(c.width());
+  for (std::size_t j = 0; j < c.mask.size(); ++j)
+    for (std::size_t i = j * width; !c.mask[j] && i < (j + 1) * width; ++i) in.k[i] = in.v[i] = std::nanf("");
+  const AttentionValues<float> got = run_attention<T>(c, in);
+  EXPECT_EQ(got.y, clean.y);
+  EXPECT_EQ(got.dq, clean.dq);
+  EXPECT_EQ(got.dk, clean.dk);
+  EXPECT_EQ(got.dv, clean.dv);
+}
+
+TEST(CudaAttention, KeysThatDoNotCountMayHoldAnything) {
+  check_uncounted_keys<float>();
+  check_uncounted_keys<bf16>();
 }
 
 /// With q = 0 and v[j] the unit vector of feature j, feature j of y is nonzero if and only if key j is kept.

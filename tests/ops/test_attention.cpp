@@ -290,6 +290,18 @@ TEST(Attention, WithoutAnyKeyLogSumIsMinusInfinityAndGradientsAreZero) {
     for (float x : *g) EXPECT_EQ(x, 0.0f);
 }
 
+TEST(Attention, ScoresOfMinusInfinityAreAsWithoutKeys) {
+  const Setting s{1, 3, 4, 8, 1, {}, false, {}, {}, 1.0f};
+  const std::vector<float> values[4] = {std::vector<float>(24, 1e20f), std::vector<float>(32, -1e20f),
+                                        std::vector<float>(32, 1.0f), std::vector<float>(24, 1.0f)};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Outcome got = run_blocks(s, 2, values, dtype);
+    for (float x : got.lse) EXPECT_EQ(x, -std::numeric_limits<float>::infinity());
+    for (const auto* g : {&got.y, &got.dq, &got.dk, &got.dv})
+      for (float x : *g) EXPECT_EQ(x, 0.0f);
+  }
+}
+
 TEST(Attention, MaskedKeysAreNotEvenRead) {
   Setting s{1, 4, 9, 3, 2, valid(9, {{2, 6}})};
   std::vector<float> values[4] = {normal_values(24, 4, 0), normal_values(54, 4, 1), normal_values(54, 4, 2),
