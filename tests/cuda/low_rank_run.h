@@ -79,6 +79,7 @@ inline LowRankValues<float> run_low_rank(const LowRankCase& c, const LowRankInpu
   run<Device::cuda>(exec, LowRankForward{x, e, rank, lengths, y});
   const LowRankBackward backward{x, e, rank, lengths, dy, {dx, add}, {de, add}};
   const Buffer<char> workspace(workspace_bytes<Device::cuda>(exec, backward));
+  check(cudaMemset(workspace.get(), 0, workspace_bytes<Device::cuda>(exec, backward)));  // fresh memory reads as -1
   exec.workspace = workspace.get();
   run<Device::cuda>(exec, backward);
   check(cudaDeviceSynchronize());

@@ -65,6 +65,7 @@ TEST(CudaLowRank, RanksInAnyOrder) {
   check_case("backwards", {1, 5, 4, 3, 6, {4, 3, 2, 1, 0}, {5}});
   check_case("pads inside", {2, 6, 4, 3, 5, {0, -1, 1, -1, -1, 2, -1, 0, 1, 2, -1, 3}, {3, 4}});
   check_case("a rank that nobody has", {1, 4, 4, 3, 80, {3, 0, -1, 65}, {3}});
+  check_case("rank 0, which nobody has", {1, 4, 4, 3, 80, {3, 2, -1, 65}, {3}});
 }
 
 TEST(CudaLowRank, Layouts) {

@@ -162,6 +162,23 @@ TEST(LayerNorm, WithoutRecordingTheSumIsNotKept) {
   EXPECT_TRUE(read(y) == read(kept));
 }
 
+TEST(LayerNorm, WithoutWeightAndBiasTheyAreOneAndZero) {
+  Place place;
+  Context& context = place;
+  const Shape shape{5, 7};
+  const Tensor x = tensor_of(context, shape, normal_values(35, 8, 0));
+  const Tensor dy = tensor_of(context, shape, normal_values(35, 8, 1));
+  const auto run = [&](const Tensor& weight, const Tensor& bias) {
+    const Tensor y = context.like(x), dx = context.like(x), mean = context.empty({5}), rstd = context.empty({5});
+    context.launch(LayerNormForward{x, {}, weight, bias, {}, {}, y, mean, rstd, kEps, {}});
+    context.launch(LayerNormBackward{x, weight, mean, rstd, {}, dy, {dx, false}, {}, {}, {}, {}});
+    return std::pair(read(y), read(dx));
+  };
+  const Tensor one = tensor_of(context, {7}, std::vector<float>(7, 1.0f)), zero = context.empty({7});
+  context.launch(Fill{zero, 0.0f});
+  EXPECT_EQ(run({}, {}), run(one, zero));
+}
+
 TEST(LayerNorm, NumberOfThreadsDoesNotChangeBits) {
   std::vector<float> first;
   for (int threads : backend().many_threads) {

@@ -44,6 +44,9 @@ TEST(CrossEntropy, NegativeLabelsAreLeftOut) {
   check_cross_entropy(3, {-100, 2, -1, 0});
   check_cross_entropy(3, {-1, -1});
   check_cross_entropy(3, {});
+  std::vector<std::int32_t> many;
+  for (std::int32_t i = 0; i < 300; ++i) many.push_back(1 - i % 3);
+  check_cross_entropy(2, many);
 }
 
 void check_kl(std::int64_t rows, std::int64_t classes, float temperature, float scale, float spread = 1.0f) {
