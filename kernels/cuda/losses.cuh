@@ -189,7 +189,7 @@ static __global__ void __launch_bounds__(kSumThreads)
 /// *factor = what a row's gradient is multiplied by.
 static __global__ void __launch_bounds__(kSumThreads) gradient_factor(const float* dloss, Mean mean, float* factor) {
   const std::int64_t count = mean.count();
-  if (threadIdx.x == 0) *factor = mean.scale * *dloss / static_cast<float>(count > 0 ? count : 1);
+  if (threadIdx.x == 0) *factor = mean.scale * *dloss / static_cast<float>(count);  // read only if a row counts
 }
 
 template <class Row>

@@ -86,7 +86,7 @@ TEST(CudaTraffic, AttentionBf16) {
     check_bf16({1, 1, 128, 128, d, std::vector<std::int32_t>(128, 1)});
 }
 
-TEST(CudaTraffic, WalksOnlyOverKeysThatCountAndAreSeen) {
+TEST(CudaTraffic, AttentionWalksOnlyOverKeysThatCountAndAreSeen) {
   check_f32(padded(), 64, 1.0 / 3);
   check_f32(kCausal, 64, 3.0 / 4);
   check_bf16(padded(), 1.0 / 3);
