@@ -1,4 +1,6 @@
 // Dropout of features.
+//
+// Device memory, with n elements: x read and y written once, 4 n bytes each; a sample's number for four features, n.
 #pragma once
 #include "engine/base/rng.h"
 #include "kernels/cuda/device.cuh"

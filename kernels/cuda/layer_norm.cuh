@@ -1,8 +1,9 @@
 // LayerNorm with residual and dropout: a warp for each row; the gradients of weight and bias by column_sum.cuh's order.
 //
-// Device memory, with R rows of D: the forward reads x and residual and writes sum and y once, and reads what it wrote
-// from the caches; the backward reads sum and dy (8 R D bytes) and writes dx and dresidual; dweight and dbias read sum
-// and dy once more.
+// Device memory, with R rows of D: the forward reads x, residual, weight and bias once and the sum that it wrote twice,
+// R D (size of x + 4 + 16) bytes, all but x and residual from the caches, and writes sum and y, 8 R D. The backward
+// reads sum, dy and weight twice, R (24 D + 256), and writes dx and dresidual; dweight and dbias read 16 R D, of which
+// half are mean and rstd by each thread. Dropout reads a sample's number for four features: R D more.
 #pragma once
 #include "kernels/cuda/column_sum.cuh"
 #include "kernels/cuda/rows.cuh"

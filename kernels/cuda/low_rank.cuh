@@ -2,11 +2,11 @@
 // picked by rank. Here in f32; low_rank_bf16.cuh has them in bf16. A token without a rank contributes nothing and is
 // not read.
 //
-// Device memory read, with R = 64 rows and columns of a tile (32 for de), S tokens, D columns, k slots, P
-// positions:
+// Device memory read, with tiles of 64 rows and columns (32 for de), S tokens, D columns, k slots, P positions:
 //   forward  B 4 (ceil(k / 64) S D + ceil(D / 64) S k + ceil(k / 64) ceil(D / 64) S)
 //   dx       B 4 (ceil(D / 64) S k + ceil(S / 64) k D + ceil(S / 64) ceil(D / 64) 64)
-//   de       B 4 (ceil(k / 32) P D + ceil(P / 32) k D + ceil(k / 32) P) at most, besides what is added to.
+//   de       B 4 (ceil(k / 32) P D + ceil(P / 32) k D + ceil(k / 32) P) at most, besides what is added to, and B 4 S
+//            for the table of tokens.
 #pragma once
 #include "kernels/cuda/f32_tiles.cuh"
 

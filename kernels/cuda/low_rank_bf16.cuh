@@ -3,10 +3,11 @@
 // ones while the last are multiplied.
 //
 // Device memory read, with S tokens, D columns, k slots, P positions:
-//   forward  B (2 ceil(k / 64) S D + 4 ceil(D / 64) S k + 8 ceil(k / 64) ceil(D / 64) S)
-//   dx       B (4 ceil(D / 64) S k + 2 ceil(S / 64) k D + 4 ceil(S / 64) ceil(D / 64) ceil(k / 32) 64)
-//   de       B (2 ceil(k / 64) P D + 2 ceil(P / 64) k D + 4 ceil(k / 64) (1 + ceil(D / 64)) P) at most, besides what is
-//            added to.
+//   forward  B (2 ceil(k / 64) S D + 4 ceil(D / 64) S k + 96 ceil(k / 64) ceil(D / 64) S)
+//   dx       B (4 ceil(D / 64) S k + 2 ceil(S / 64) k D + 2048 ceil(S / 64) ceil(D / 64) (ceil(k / 32) + 1))
+//   de       B (2 ceil(k / 64) P D + 2 ceil(P / 64) k D + 1024 ceil(k / 64) ceil(P / 64) (ceil(D / 32) + 1)) at most,
+//            besides what is added to
+// The last terms are ranks and tokens, which each thread asks for by itself and caches answer.
 #pragma once
 #include "kernels/cuda/bf16_tiles.cuh"
 #include "kernels/cuda/low_rank.cuh"

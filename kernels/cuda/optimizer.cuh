@@ -2,7 +2,7 @@
 //
 // Device memory: AdamW reads value, gradient and both moments and writes all but the gradient, 28 bytes a parameter; of
 // a table whose gradient is by rows, 28 bytes for those of named rows, 24 for those of rows that moved before, and 8
-// bytes more a row. The norm reads 4 bytes a parameter.
+// bytes more a row, which each thread of the row asks for. The norm reads 4 bytes a parameter.
 #pragma once
 #include "kernels/cuda/two_float.cuh"
 

@@ -1,4 +1,6 @@
 // One function over the elements of K tensors of one shape, whatever their strides.
+//
+// Device memory: each tensor once, and what is added to once more.
 #pragma once
 #include <algorithm>
 
