@@ -4,8 +4,8 @@
 //
 // Device memory read, with S tokens, D columns, k slots, P positions:
 //   forward  B (2 ceil(k / 64) S D + 4 ceil(D / 64) S k + 96 ceil(k / 64) ceil(D / 64) S)
-//   dx       B (4 ceil(D / 64) S k + 2 ceil(S / 64) k D + 2048 ceil(S / 64) ceil(D / 64) (ceil(k / 32) + 1))
-//   de       B (2 ceil(k / 64) P D + 2 ceil(P / 64) k D + 1024 ceil(k / 64) ceil(P / 64) (ceil(D / 32) + 1)) at most,
+//   dx       B (4 ceil(D / 64) S k + 2 ceil(S / 64) k D + 2048 ceil(S / 64) ceil(D / 64) ceil(k / 32))
+//   de       B (2 ceil(k / 64) P D + 2 ceil(P / 64) k D + 1024 ceil(k / 64) ceil(P / 64) ceil(D / 32)) at most,
 //            besides what is added to
 // The last terms are ranks and tokens, which each thread asks for by itself and caches answer.
 #pragma once
@@ -78,9 +78,12 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_forward_
     load_rounded<kStep, kTile>(e[at], e_rows, a.slots - slot0, rank);
   };
   float out[kTile / 8][4] = {};
-  load(0, 0);
+  if (a.tokens > 0) load(0, 0);
   for (int token0 = 0, at = 0; token0 < a.tokens; token0 += kStep, at ^= 1) {
-    load(token0 + kStep, at ^ 1);  // behind the last token: zeros
+    if (token0 + kStep < a.tokens)
+      load(token0 + kStep, at ^ 1);
+    else
+      cp_async_commit();  // of nothing, so that the wait below is for all but it
     cp_async_wait<1>();
     __syncthreads();
 #pragma unroll
@@ -111,9 +114,12 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward
                                [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; });
   };
   float out[kTile / 8][4] = {};
-  load(0, 0);
+  if (a.slots > 0) load(0, 0);
   for (int slot0 = 0, at = 0; slot0 < a.slots; slot0 += kStep, at ^= 1) {
-    load(slot0 + kStep, at ^ 1);  // behind the last slot: zeros
+    if (slot0 + kStep < a.slots)
+      load(slot0 + kStep, at ^ 1);
+    else
+      cp_async_commit();  // of nothing, so that the wait below is for all but it
     cp_async_wait<1>();
     __syncthreads();
 #pragma unroll
@@ -147,9 +153,12 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward
       cp_async_commit();
     };
     float part[kTile / 8][4] = {};
-    load(0, 0);
+    if (a.width > 0) load(0, 0);
     for (int column0 = 0, at = 0; column0 < a.width; column0 += kStep, at ^= 1) {
-      load(column0 + kStep, at ^ 1);  // behind the last column: zeros
+      if (column0 + kStep < a.width)
+        load(column0 + kStep, at ^ 1);
+      else
+        cp_async_commit();  // of nothing, so that the wait below is for all but it
       cp_async_wait<1>();
       __syncthreads();
 #pragma unroll

@@ -145,15 +145,14 @@ inline Tiling tiling_of(const LowRankBackward& a) {
   if (a.dx)
     t.push_back({bf16 ? "low_rank_backward_x_bf16" : "low_rank_backward_x_f32",
                  b * (4 * tiles(d, 64) * s * k + size * tiles(s, 64) * k * d +
-                      tiles(s, 64) * tiles(d, 64) * (bf16 ? 2048 * (tiles(k, 32) + 1) + 512 : 256)),
+                      tiles(s, 64) * tiles(d, 64) * (bf16 ? 2048 * tiles(k, 32) + 512 : 256)),
                  bytes(a.dx.to)});
   if (!a.de) return t;
   t.push_back({"tokens_by_rank", 4 * b * s, 4 * b * (p + s)});
-  t.push_back(
-      {bf16 ? "low_rank_backward_e_bf16" : "low_rank_backward_e_f32",
-       b * (size * (tiles(k, tile) * p * d + tiles(p, tile) * k * d) +
-            (bf16 ? tiles(k, tile) * tiles(p, tile) * (1024 * (tiles(d, 32) + 1) + 768) : 4 * tiles(k, tile) * p)),
-       bytes(a.de.to)});
+  t.push_back({bf16 ? "low_rank_backward_e_bf16" : "low_rank_backward_e_f32",
+               b * (size * (tiles(k, tile) * p * d + tiles(p, tile) * k * d) +
+                    (bf16 ? tiles(k, tile) * tiles(p, tile) * (1024 * tiles(d, 32) + 768) : 4 * tiles(k, tile) * p)),
+               bytes(a.de.to)});
   return t;
 }
 
