@@ -43,6 +43,22 @@ __device__ __forceinline__ void load_rounded(bf16* tile, const Rows<const float>
   }
 }
 
+/// Goes over `extent` by steps: load(first, stage) starts what multiply(stage) needs, and does so for the next step
+/// before this one is multiplied.
+template <class Load, class Multiply>
+__device__ __forceinline__ void each_step(int extent, const Load& load, const Multiply& multiply) {
+  if (extent > 0) load(0, 0);
+  cp_async_commit();
+  for (int first = 0, stage = 0; first < extent; first += kStep, stage ^= 1) {
+    if (first + kStep < extent) load(first + kStep, stage ^ 1);
+    cp_async_commit();  // perhaps of nothing: the wait is for all but the newest
+    cp_async_wait<1>();
+    __syncthreads();
+    multiply(stage);
+    __syncthreads();  // these tiles are no longer needed
+  }
+}
+
 /// Writes out to f32 rows, or adds it to what stands there.
 __device__ __forceinline__ void store_floats(const Rows<float>& to, int count, int columns,
                                              const float (&out)[kTile / 8][4]) {
@@ -74,26 +90,17 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_forward_
     const auto rank = [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; };
     bf16_tiles::load_tile<kStep, kTile>(x[at], x_rows, a.width - column0,
                                         [&](int i) { return rank(i) < 0 ? -1 : token0 + i; });
-    cp_async_commit();
     load_rounded<kStep, kTile>(e[at], e_rows, a.slots - slot0, rank);
   };
   float out[kTile / 8][4] = {};
-  if (a.tokens > 0) load(0, 0);
-  for (int token0 = 0, at = 0; token0 < a.tokens; token0 += kStep, at ^= 1) {
-    if (token0 + kStep < a.tokens)
-      load(token0 + kStep, at ^ 1);
-    else
-      cp_async_commit();  // of nothing, so that the wait below is for all but it
-    cp_async_wait<1>();
-    __syncthreads();
+  each_step(a.tokens, load, [&](int at) {
 #pragma unroll
     for (int k = 0; k < kStep; k += 16) {
       std::uint32_t left[4];
       bf16_tiles::transposed_left_fragment<kTile>(left, e[at], k);
       bf16_tiles::add_rows<kTile>(out, left, x[at] + k * kStride<kTile>);
     }
-    __syncthreads();  // these tiles are no longer needed
-  }
+  });
   const float scale = a.ranks.scale(b), factor[2] = {scale, scale};
   bf16_tiles::store_tile<kTile>(a.y.of(b).from(slot0, column0), min(kTile, a.slots - slot0), a.width - column0, out,
                                 factor);
@@ -109,27 +116,18 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward
   const auto load = [&](int slot0, int at) {
     bf16_tiles::load_tile<kStep, kTile>(dy[at], dy_rows, a.width - column0,
                                         [&](int i) { return slot0 + i < a.slots ? slot0 + i : -1; });
-    cp_async_commit();
     load_rounded<kTile, kStep>(e[at], a.e.from(0, slot0), a.slots - slot0,
                                [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; });
   };
   float out[kTile / 8][4] = {};
-  if (a.slots > 0) load(0, 0);
-  for (int slot0 = 0, at = 0; slot0 < a.slots; slot0 += kStep, at ^= 1) {
-    if (slot0 + kStep < a.slots)
-      load(slot0 + kStep, at ^ 1);
-    else
-      cp_async_commit();  // of nothing, so that the wait below is for all but it
-    cp_async_wait<1>();
-    __syncthreads();
+  each_step(a.slots, load, [&](int at) {
 #pragma unroll
     for (int k = 0; k < kStep; k += 16) {
       std::uint32_t left[4];
       bf16_tiles::left_fragment<kStep>(left, e[at], k);
       bf16_tiles::add_rows<kTile>(out, left, dy[at] + k * kStride<kTile>);
     }
-    __syncthreads();  // these tiles are no longer needed
-  }
+  });
   const float scale = a.ranks.scale(b), factor[2] = {scale, scale};
   bf16_tiles::store_tile<kTile>(a.dx.of(b).from(token0, column0), min(kTile, a.tokens - token0), a.width - column0, out,
                                 factor);
@@ -150,25 +148,16 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward
       bf16_tiles::load_tile<kTile, kStep>(x[at], a.x.of(b).from(0, column0), a.width - column0, token);
       bf16_tiles::load_tile<kTile, kStep>(dy[at], a.dy.of(b).from(slot0, column0), a.width - column0,
                                           [&](int i) { return slot0 + i < a.slots ? i : -1; });
-      cp_async_commit();
     };
     float part[kTile / 8][4] = {};
-    if (a.width > 0) load(0, 0);
-    for (int column0 = 0, at = 0; column0 < a.width; column0 += kStep, at ^= 1) {
-      if (column0 + kStep < a.width)
-        load(column0 + kStep, at ^ 1);
-      else
-        cp_async_commit();  // of nothing, so that the wait below is for all but it
-      cp_async_wait<1>();
-      __syncthreads();
+    each_step(a.width, load, [&](int at) {
 #pragma unroll
       for (int k = 0; k < kStep; k += 16) {
         std::uint32_t left[4];
         bf16_tiles::left_fragment<kStep>(left, x[at], k);
         bf16_tiles::add_scores<kStep>(part, left, dy[at], k);
       }
-      __syncthreads();  // these tiles are no longer needed
-    }
+    });
     const float scale = a.ranks.scale(b);
 #pragma unroll
     for (int i = 0; i < kTile / 2; ++i) out[i / 4][i % 4] += scale * part[i / 4][i % 4];
