@@ -28,12 +28,13 @@ std::shared_ptr<Storage> HeapAllocator::allocate(std::size_t bytes, MemClass cls
   ++allocations_;
   live_bytes_ += bytes;
   by_class_[static_cast<std::size_t>(cls)] += bytes;
+  live_by_class_[static_cast<std::size_t>(cls)] += bytes;
   return std::make_shared<Storage>(this, p, bytes, static_cast<std::int32_t>(allocations_), cls);
 }
 
 void HeapAllocator::release(Storage& s) noexcept {
   live_bytes_ -= s.bytes;
-  by_class_[static_cast<std::size_t>(s.cls)] -= s.bytes;
+  live_by_class_[static_cast<std::size_t>(s.cls)] -= s.bytes;
   functions_of(device()).release(s.data);
 }
 

@@ -63,14 +63,15 @@ class HeapAllocator : public Allocator {
   std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override;
   std::int64_t allocations() const { return allocations_; }
   std::size_t live_bytes() const { return live_bytes_; }
-  /// Bytes that are handed out, by class.
+  /// Bytes ever handed out, by class, and those that are alive.
   std::size_t bytes_of(MemClass c) const { return by_class_[static_cast<std::size_t>(c)]; }
+  std::size_t live_bytes_of(MemClass c) const { return live_by_class_[static_cast<std::size_t>(c)]; }
 
  private:
   void release(Storage& s) noexcept override;
   std::int64_t allocations_ = 0;
   std::size_t live_bytes_ = 0;
-  std::size_t by_class_[kMemClasses] = {};
+  std::size_t by_class_[kMemClasses] = {}, live_by_class_[kMemClasses] = {};
 };
 
 /// One event of a recorded run: block `id` is taken (`take`) or given back.

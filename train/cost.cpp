@@ -10,7 +10,7 @@ namespace cald {
 MemoryCost memory_cost(const HeapAllocator& heap, const PlannedMemory& memory) {
   MemoryCost c;
   for (int i = 0; i < kMemClasses; ++i) {
-    c.by_class[i] = heap.bytes_of(static_cast<MemClass>(i));
+    c.by_class[i] = heap.live_bytes_of(static_cast<MemClass>(i));
     c.persistent += c.by_class[i];
   }
   const MemoryPlan* plan = memory.largest();

@@ -192,7 +192,8 @@ TransferReport plan_transfer(const Encoder& model, const ModelDir& from, const T
 }
 
 std::vector<StoredTensor> stored_as_they_are(const Encoder& model, const ModelDir& from) {
-  Transfer transfer(model, from, {});
+  const TransferPolicy as_it_is;
+  Transfer transfer(model, from, as_it_is);
   std::vector<StoredTensor> stored;
   for (const Parameter& p : model.parameters().all()) {
     const Source s = transfer.find(p);

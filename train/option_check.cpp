@@ -103,11 +103,8 @@ const Belonging kBelongings[] = {
     {"teacher-dropout", guided, kGuidedModes, true},
     {"teacher-learning-rate", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
     {"teacher-interval", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
-    {"map-teacher",
-     [](const RunOptions& o) {
-       return (o.mode == Mode::target || o.mode == Mode::waypoint) && o.device == DeviceOption::cpu;
-     },
-     "the modes with a frozen teacher (target, waypoint) on the CPU", true},
+    {"map-teacher", [](const RunOptions& o) { return o.mode == Mode::target || o.mode == Mode::waypoint; },
+     "the modes with a frozen teacher (target, waypoint)", true},
     {"keep-waypoints", [](const RunOptions& o) { return o.mode == Mode::finetune; }, "mode finetune", true},
     {"waypoint-spacing", [](const RunOptions& o) { return o.keep_waypoints > 0; }, "runs with keep-waypoints", false},
     {"drift", [](const RunOptions& o) { return o.mode == Mode::finetune; }, "mode finetune", true},
@@ -136,6 +133,7 @@ void check_terms(const RunOptions& o, const Checker& c) {
     throw usage_error("drift is measured on held-out inputs, wanted also dev: a file of them");
   c.want(o.waypoint_spacing == Spacing::steps || o.drift, "waypoint-spacing",
          "steps; equal drift needs the key drift, by which it is measured");
+  c.want(!o.map_teacher || o.device == DeviceOption::cpu, "map-teacher", "false on device cuda");
   const bool distils = guided(o) && (o.a_kd > 0 || o.a_ld > 0);
   c.want(o.a_ce > 0 || distils, "a-ce", "more than 0: no other term of the loss has a weight");
   c.want(o.a_ce > 0 || !o.hybrid_stop, "a-ce", "more than 0: after hybrid-stop the task loss trains alone");

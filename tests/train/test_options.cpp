@@ -68,7 +68,7 @@ TEST(Options, EachSettingGoesThroughFlagsAndJson) {
     // A run in which the setting means something.
     if (info.key != "mode") o.mode = Mode::trajectory;
     if (info.key == "teacher") o.mode = Mode::target;
-    if (info.key == "waypoints") o.mode = Mode::waypoint;
+    if (info.key == "waypoints" || info.key == "map-teacher") o.mode = Mode::waypoint;
     if (info.key == "keep-waypoints" || info.key == "drift") o.mode = Mode::finetune;
     if (info.key == "waypoint-spacing") o.mode = Mode::finetune, o.keep_waypoints = 2;
     if (info.key == "drift-inputs") o.mode = Mode::finetune, o.drift = true;
