@@ -129,7 +129,12 @@ StepLosses TrainStep::run_planned(std::int64_t step, const std::vector<TokenBatc
 void TrainStep::micro_step(Context& c, const Micro& m, StepLosses* losses) {
   const bool reads = losses && !c.meta();
   LossValues values;
-  Tape tape(c);
+  std::optional<Tape> student;
+  {
+    const Context::Scope scope(c, "student");  // below which the backward's scopes lie
+    student.emplace(c);
+  }
+  Tape& tape = *student;
   Tensor total;
   c.gather("forward", [&] { total = forward(c, tape, m, reads ? &values : nullptr); });
   if (reads) {
