@@ -128,7 +128,9 @@ CommandBody add_step(CLI::App& command) {
   auto parser = std::make_shared<OptionParser>();
   auto f = std::make_shared<StepFlags>();
   command.add_option("--shape", f->shape, "batch,seq of a micro-batch (default: batch-size, and max-length or 128)");
-  command.add_option("--iterations", f->iterations, "measured steps, after two for warm-up (one where a step takes over 5 s)")
+  command
+      .add_option("--iterations", f->iterations,
+                  "measured steps, after two for warm-up (one where a step takes over 5 s)")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--json", f->json, "also write the result to this file, in Google Benchmark's layout");

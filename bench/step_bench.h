@@ -16,7 +16,7 @@ struct StepBenchOptions {
   std::int64_t seq = 128;
   std::int64_t iterations = 5;
   std::int64_t warmup = 2;  ///< steps before the measured ones; long steps need one
-  std::string trace;  ///< file for a trace of up to three measured steps; empty: none
+  std::string trace;        ///< file for a trace of up to three measured steps; empty: none
 };
 
 struct StepBenchResult {

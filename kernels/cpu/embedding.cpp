@@ -117,7 +117,8 @@ void run<Device::cpu>(Exec& exec, const EmbeddingBackward& a) {
                 " and a table " + table.shape.str());
   const bool by_rows = a.rows.present;
   if (by_rows && (a.dtable.add || table.rows() != n))
-    throw Error("embedding_backward: by rows, a gradient of shape " + table.shape.str() + " must be set, one row an id");
+    throw Error("embedding_backward: by rows, a gradient of shape " + table.shape.str() +
+                " must be set, one row an id");
   const auto row_of_table = [&](std::int64_t i) { return table.f32() + i * table.row_stride(); };
   if (by_rows)
     note_first(a, ids, n);

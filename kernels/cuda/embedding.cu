@@ -45,7 +45,8 @@ void run<Device::cuda>(Exec& exec, const EmbeddingBackward& a) {
   const int count = static_cast<int>(a.ids.numel());
   if (by_rows) {
     constexpr unsigned kThreads = 128;
-    cuda::check_launch(a.name, cudaMemsetAsync(a.rows.data, 0xff, static_cast<std::size_t>(a.rows.numel()) * 4, stream));
+    cuda::check_launch(a.name,
+                       cudaMemsetAsync(a.rows.data, 0xff, static_cast<std::size_t>(a.rows.numel()) * 4, stream));
     if (count > 0)
       cuda::check_launch(a.name,
                          cuda::launch(cuda::note_first_tokens,
@@ -66,9 +67,7 @@ void run<Device::cuda>(Exec& exec, const EmbeddingBackward& a) {
                                        by_rows};
   const dim3 grid(static_cast<unsigned>(scatter.count),
                   static_cast<unsigned>((scatter.features + cuda::kScatterThreads - 1) / cuda::kScatterThreads));
-  cuda::check_launch(a.name,
-                     cuda::launch(cuda::embedding_scatter,
-                                  {grid, cuda::kScatterThreads, 0, stream}, scatter));
+  cuda::check_launch(a.name, cuda::launch(cuda::embedding_scatter, {grid, cuda::kScatterThreads, 0, stream}, scatter));
 }
 
 }  // namespace cald
