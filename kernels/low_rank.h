@@ -6,9 +6,9 @@ namespace cald {
 
 /// y[b] = e[rank[b, :]]^T x[b] / sqrt(lengths[b]).
 ///
-/// x: (B, S, D), y: (B, k, D), both f32 or both bf16; e: (P, k), f32, rounded to bf16 for the product with an x in
-/// bf16, with P >= the longest length. rank: (B, S) i32, the token's number among the sample's valid tokens, -1 for
-/// pads, which contribute nothing. lengths: (B) i32; a length of 0 gives zeros.
+/// x: (B, S, D), y: (B, k, D), both f32 or both bf16; e: (P, k), f32, with P >= the longest length; for the product with
+/// an x in bf16 it is rounded to bf16 or to the sum of two bf16. rank: (B, S) i32, the token's number among the sample's
+/// valid tokens, -1 for pads, which contribute nothing. lengths: (B) i32; a length of 0 gives zeros.
 struct LowRankForward {
   static constexpr const char* name = "low_rank";
   TensorRef x, e, rank, lengths;

@@ -1,6 +1,6 @@
 // The low-rank projection in bf16 on tensor cores: the three products of low_rank.cuh by tiles of 64 x 64, sums in f32.
-// e, which is f32, is rounded to bf16 on its way into shared memory; the tiles of x and dy come by cp.async, the next
-// ones while the last are multiplied.
+// e, which is f32, becomes a sum of two bf16 on its way into shared memory, and so keeps 16 bits for two products; the
+// tiles of x and dy come by cp.async, the next ones while the last are multiplied.
 //
 // Device memory read, with S tokens, D columns, k slots, P positions:
 //   forward  B (2 ceil(k / 64) S D + 4 ceil(D / 64) S k + 96 ceil(k / 64) ceil(D / 64) S)
@@ -19,10 +19,11 @@ namespace low_rank_tiles {
 constexpr int kTile = 64, kStep = 32;
 using bf16_tiles::kStride;
 
-/// Rows of f32, rounded; row i is from.row(index(i)), and zero where index(i) < 0. Zeros right of `columns`.
+/// Rows of f32 as the sum of a tile of rounded elements and one of what rounding left, rounded; row i is
+/// from.row(index(i)), and zero where index(i) < 0. Zeros right of `columns`.
 template <int kRows, int kColumns, class Index>
-__device__ __forceinline__ void load_rounded(bf16* tile, const Rows<const float>& from, int columns,
-                                             const Index& index) {
+__device__ __forceinline__ void load_split(bf16 (&tile)[2][kRows * kStride<kColumns>], const Rows<const float>& from,
+                                           int columns, const Index& index) {
   constexpr int kEach = kColumns / 4;
   for (int i = threadIdx.x; i < kRows * kEach; i += bf16_tiles::kThreads) {
     const int row = i / kEach, column = i % kEach * 4, at = index(row);
@@ -38,8 +39,10 @@ __device__ __forceinline__ void load_rounded(bf16* tile, const Rows<const float>
         if (column + 3 < columns) x.w = source[3];
       }
     }
-    store_vector(tile + row * kStride<kColumns> + column,
-                 uint2{bf16_tiles::pack(x.x, x.y), bf16_tiles::pack(x.z, x.w)});
+    const auto left = [](float f) { return f - __bfloat162float(__float2bfloat16(f)); };
+    const int to = row * kStride<kColumns> + column;
+    store_vector(tile[0] + to, uint2{bf16_tiles::pack(x.x, x.y), bf16_tiles::pack(x.z, x.w)});
+    store_vector(tile[1] + to, uint2{bf16_tiles::pack(left(x.x), left(x.y)), bf16_tiles::pack(left(x.z), left(x.w))});
   }
 }
 
@@ -81,7 +84,7 @@ __device__ __forceinline__ void store_floats(const Rows<float>& to, int count, i
 /// y: tile of 64 slots (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over its tokens.
 static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_forward_bf16(LowRankOperands<bf16> a) {
   using namespace low_rank_tiles;
-  CALD_SHARED(bf16, e, [2][kStep * kStride<kTile>]);
+  CALD_SHARED(bf16, e, [2][2][kStep * kStride<kTile>]);
   CALD_SHARED(bf16, x, [2][kStep * kStride<kTile>]);
   const int column0 = blockIdx.x * kTile, slot0 = blockIdx.y * kTile, b = blockIdx.z;
   const Rows<const bf16> x_rows = a.x.of(b).from(0, column0);
@@ -90,15 +93,17 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_forward_
     const auto rank = [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; };
     bf16_tiles::load_tile<kStep, kTile>(x[at], x_rows, a.width - column0,
                                         [&](int i) { return rank(i) < 0 ? -1 : token0 + i; });
-    load_rounded<kStep, kTile>(e[at], e_rows, a.slots - slot0, rank);
+    load_split<kStep, kTile>(e[at], e_rows, a.slots - slot0, rank);
   };
   float out[kTile / 8][4] = {};
   each_step(a.tokens, load, [&](int at) {
 #pragma unroll
     for (int k = 0; k < kStep; k += 16) {
-      std::uint32_t left[4];
-      bf16_tiles::transposed_left_fragment<kTile>(left, e[at], k);
-      bf16_tiles::add_rows<kTile>(out, left, x[at] + k * kStride<kTile>);
+      for (int part = 0; part < 2; ++part) {
+        std::uint32_t left[4];
+        bf16_tiles::transposed_left_fragment<kTile>(left, e[at][part], k);
+        bf16_tiles::add_rows<kTile>(out, left, x[at] + k * kStride<kTile>);
+      }
     }
   });
   const float scale = a.ranks.scale(b), factor[2] = {scale, scale};
@@ -109,23 +114,25 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_forward_
 /// dx: tile of 64 tokens (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over slots.
 static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward_x_bf16(LowRankOperands<bf16> a) {
   using namespace low_rank_tiles;
-  CALD_SHARED(bf16, e, [2][kTile * kStride<kStep>]);
+  CALD_SHARED(bf16, e, [2][2][kTile * kStride<kStep>]);
   CALD_SHARED(bf16, dy, [2][kStep * kStride<kTile>]);
   const int column0 = blockIdx.x * kTile, token0 = blockIdx.y * kTile, b = blockIdx.z;
   const Rows<const bf16> dy_rows = a.dy.of(b).from(0, column0);
   const auto load = [&](int slot0, int at) {
     bf16_tiles::load_tile<kStep, kTile>(dy[at], dy_rows, a.width - column0,
                                         [&](int i) { return slot0 + i < a.slots ? slot0 + i : -1; });
-    load_rounded<kTile, kStep>(e[at], a.e.from(0, slot0), a.slots - slot0,
-                               [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; });
+    load_split<kTile, kStep>(e[at], a.e.from(0, slot0), a.slots - slot0,
+                             [&](int i) { return token0 + i < a.tokens ? a.ranks.rank(b, token0 + i) : -1; });
   };
   float out[kTile / 8][4] = {};
   each_step(a.slots, load, [&](int at) {
 #pragma unroll
     for (int k = 0; k < kStep; k += 16) {
-      std::uint32_t left[4];
-      bf16_tiles::left_fragment<kStep>(left, e[at], k);
-      bf16_tiles::add_rows<kTile>(out, left, dy[at] + k * kStride<kTile>);
+      for (int part = 0; part < 2; ++part) {
+        std::uint32_t left[4];
+        bf16_tiles::left_fragment<kStep>(left, e[at][part], k);
+        bf16_tiles::add_rows<kTile>(out, left, dy[at] + k * kStride<kTile>);
+      }
     }
   });
   const float scale = a.ranks.scale(b), factor[2] = {scale, scale};
