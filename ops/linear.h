@@ -32,6 +32,46 @@ struct Linear {
   }
 };
 
+/// y = x W^T + s b^T: a Linear where the bias counts s times in a row, since the row of x is a sum of others with that
+/// much weight in all. x: (..., in), W: (out, in), both f32 or both bf16; b: (out) and s: (..., 1), f32 -> y: (...,
+/// out), like x.
+struct WeightedBiasLinear {
+  static constexpr const char* name = "weighted_bias_linear";
+
+  Tensor forward(Forward& f, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& s) const {
+    CHECK_THAT(w.rank() == 2, "w", "a matrix (out, in)");
+    CHECK_THAT(x.cols() == w.dim(1), "x", "(..., " + std::to_string(w.dim(1)) + "), got " + x.shape().str());
+    CHECK_SHAPE(b, {w.dim(0)});
+    Shape out = x.shape(), one = x.shape();
+    out[-1] = w.dim(0), one[-1] = 1;
+    check_shape(name, "s", s.shape(), one);
+    const Tensor sums = f.empty(out);
+    f.launch(Gemm{.a = x, .b = w, .bias = {}, .c = {sums, false}, .transpose_b = true});
+    f.launch(Gemm{.a = s, .b = b, .bias = {}, .c = {sums, true}});
+    f.save(x, w, b, s);
+    return in_dtype(f, sums, x.dtype());
+  }
+
+  void backward(const Saved& saved, const Tensor& dy, Grads& g) const {
+    const Tensor &x = saved[0], &w = saved[1], &b = saved[2], &s = saved[3];
+    if (const GradRef dw = g[1]) g.launch(Gemm{.a = dy, .b = x, .bias = {}, .c = dw, .transpose_a = true});
+    if (const GradRef dx = g[0]) g.launch(Gemm{.a = dy, .b = w, .bias = {}, .c = dx});
+    if (!g.wanted(2) && !g.wanted(3)) return;
+    const Tensor d = in_dtype(g, dy, DType::f32);
+    if (const GradRef db = g[2]) g.launch(Gemm{.a = s, .b = d, .bias = {}, .c = db, .transpose_a = true});
+    if (const GradRef ds = g[3]) g.launch(Gemm{.a = d, .b = b, .bias = {}, .c = ds, .transpose_b = true});
+  }
+
+ private:
+  template <class Engine>
+  static Tensor in_dtype(Engine& e, const Tensor& x, DType dtype) {
+    if (x.dtype() == dtype) return x;
+    const Tensor y = e.empty(x.shape(), dtype);
+    e.launch(Copy{x, y});
+    return y;
+  }
+};
+
 /// y = f(h) W^T + b: Activate followed by Linear, but f(h) is not kept for the backward, which computes it again from
 /// h. That is a pass over memory beside two products, and f(h) is as large as h, the largest tensor of a layer.
 struct ActivatedLinear {

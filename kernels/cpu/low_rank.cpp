@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <initializer_list>
-#include <string>
 
 #include "kernels/cpu/micro_gemm-inl.h"
 #include "kernels/cpu/parallel.h"
@@ -109,7 +107,7 @@ inline MicroLhs<Bf16Pair> rows_of_e(const TensorRef& e, const std::int32_t* rank
 template <class T>
 inline constexpr bool kIsBf16 = hwy::IsSame<T, Bf16>();
 
-/// Where the f32 sums of rows of `to` come into being: there, or in `buffer` if they are bf16.
+/// Where the f32 sums of rows of `to` come into being: there, or in `buffer` if those are bf16.
 template <class T>
 HWY_INLINE MicroOut rows_to_compute(T* to, Index step, Index cols, float* buffer) {
   if constexpr (kIsBf16<T>)
@@ -165,8 +163,8 @@ inline MicroLhs<Bf16Pair> left_rows_of_e(Bf16, const LowRankSizes& n, const LowR
   return {rows, depth, 1};
 }
 
-/// dx[b][:, col0 .. col0 + cols).
-template <class T>
+/// dx[b][:, col0 .. col0 + cols); T is the operands' type, Out that of dx.
+template <class T, class Out>
 void low_rank_backward_x_as(const LowRankBackward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
   const LowRankScratch s(n, kIsBf16<T>, memory);
   const Index cols = lesser(kColumns, n.width - col0);
@@ -185,23 +183,25 @@ void low_rank_backward_x_as(const LowRankBackward& a, const LowRankSizes& n, Ind
     if (!a.dx.add)
       for (Index i = 0; i < rows; ++i)
         if (i < first || i >= last)
-          __builtin_memset(at<T>(a.dx.to, b, t0 + i, col0), 0, static_cast<std::size_t>(cols) * sizeof(T));
+          __builtin_memset(at<Out>(a.dx.to, b, t0 + i, col0), 0, static_cast<std::size_t>(cols) * sizeof(Out));
     if (first >= last) continue;
-    T* dx = at<T>(a.dx.to, b, t0 + first, col0);
+    Out* dx = at<Out>(a.dx.to, b, t0 + first, col0);
     const Index step = a.dx.to.strides[1];
     MicroOut out = rows_to_compute(dx, step, cols, s.out);
-    out.add = a.dx.add && !kIsBf16<T>, out.scale = length_scale(a.lengths, b);
+    out.add = a.dx.add && !kIsBf16<Out>, out.scale = length_scale(a.lengths, b);
     micro_gemm(left_rows_of_e(T{}, n, s, first, last), {elements<T>(s.panels), depth_of<T>(n.slots)}, out, last - first,
                cols, depth_of<T>(n.slots));
-    if constexpr (kIsBf16<T>) write_rows(s.out, dx, step, last - first, cols, a.dx.add);
+    if constexpr (kIsBf16<Out>) write_rows(s.out, dx, step, last - first, cols, a.dx.add);
   }
 }
 
 void low_rank_backward_x(const LowRankBackward& a, const LowRankSizes& n, Index b, Index col0, void* memory) {
   if (a.dx.to.dtype == DType::bf16)
-    low_rank_backward_x_as<Bf16>(a, n, b, col0, memory);
+    low_rank_backward_x_as<Bf16, Bf16>(a, n, b, col0, memory);
+  else if (a.dy.dtype == DType::bf16)
+    low_rank_backward_x_as<Bf16, float>(a, n, b, col0, memory);
   else
-    low_rank_backward_x_as<float>(a, n, b, col0, memory);
+    low_rank_backward_x_as<float, float>(a, n, b, col0, memory);
 }
 
 /// Packs a panel of dy[b]^T.
@@ -267,20 +267,6 @@ namespace {
 template <class Args>
 LowRankSizes sizes_of(const Args& a) {
   return {a.x.dim(0), a.x.dim(1), a.x.dim(2), a.e.dim(1), a.e.dim(0)};
-}
-
-template <class Args>
-bool is_bf16(const Args& a) {
-  return a.x.dtype == DType::bf16;
-}
-
-template <class Args>
-void check_dtypes(const char* kernel, const Args& a, std::initializer_list<const TensorRef*> like_x) {
-  bool fits = (a.x.dtype == DType::f32 || is_bf16(a)) && a.e.dtype == DType::f32;
-  for (const TensorRef* t : like_x) fits = fits && (!t->present || t->dtype == a.x.dtype);
-  if (!fits)
-    throw Error(std::string(kernel) + ": x is " + name_of(a.x.dtype) + ", e " + name_of(a.e.dtype) +
-                "; wanted x, y and their gradients all f32 or all bf16, e f32");
 }
 
 std::int64_t column_tasks(const LowRankSizes& n) { return (n.width + kColumns - 1) / kColumns; }
@@ -366,19 +352,19 @@ std::size_t workspace_bytes<Device::cpu>(const Exec& exec, const LowRankBackward
 
 template <>
 void run<Device::cpu>(Exec& exec, const LowRankForward& a) {
-  check_dtypes(LowRankForward::name, a, {&a.y});
+  const bool bf16 = is_bf16(a);
   const LowRankSizes n = sizes_of(a);
-  each_column_task(exec, n, is_bf16(a), [&](std::int64_t b, std::int64_t col0, void* memory) {
+  each_column_task(exec, n, bf16, [&](std::int64_t b, std::int64_t col0, void* memory) {
     HWY_DYNAMIC_DISPATCH(low_rank_forward)(a, n, b, col0, memory);
   });
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const LowRankBackward& a) {
-  check_dtypes(LowRankBackward::name, a, {&a.dy, &a.dx.to});
+  const bool bf16 = is_bf16(a);
   const LowRankSizes n = sizes_of(a);
   if (a.dx)
-    each_column_task(exec, n, is_bf16(a), [&](std::int64_t b, std::int64_t col0, void* memory) {
+    each_column_task(exec, n, bf16, [&](std::int64_t b, std::int64_t col0, void* memory) {
       HWY_DYNAMIC_DISPATCH(low_rank_backward_x)(a, n, b, col0, memory);
     });
   if (a.de) backward_e(exec, a, n);

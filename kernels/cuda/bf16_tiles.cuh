@@ -124,29 +124,40 @@ __device__ __forceinline__ void add_product(float (&out)[kHead / 8][4], const fl
 }
 
 /// Writes factor[half] * out to the first `count` rows, or adds it to what stands there.
-template <int kHead>
-__device__ __forceinline__ void store_tile(const Rows<bf16>& to, int count, int columns,
-                                           const float (&out)[kHead / 8][4], const float (&factor)[2]) {
+template <int kHead, class T>
+__device__ __forceinline__ void store_tile(const Rows<T>& to, int count, int columns, const float (&out)[kHead / 8][4],
+                                           const float (&factor)[2]) {
+  constexpr bool kFloat = sizeof(T) == 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = value_row(half);
     if (row >= count) continue;
-    bf16* const at = to.row(row);
+    T* const at = to.row(row);
 #pragma unroll
     for (int d = 0; d < kHead / 8; ++d) {
       const int column = d * 8 + value_column();
       float x[2] = {out[d][half * 2] * factor[half], out[d][half * 2 + 1] * factor[half]};
       if (to.vectors && column < columns) {
-        if (to.add) {
-          const auto old = load_vector<std::uint32_t>(at + column);
-          x[0] += __uint_as_float(old << 16), x[1] += __uint_as_float(old & 0xffff0000u);
+        if constexpr (kFloat) {
+          const auto old = to.add ? load_vector<float2>(at + column) : float2{0, 0};
+          store_vector(at + column, float2{old.x + x[0], old.y + x[1]});
+        } else {
+          if (to.add) {
+            const auto old = load_vector<std::uint32_t>(at + column);
+            x[0] += __uint_as_float(old << 16), x[1] += __uint_as_float(old & 0xffff0000u);
+          }
+          store_vector(at + column, pack(x[0], x[1]));
         }
-        store_vector(at + column, pack(x[0], x[1]));
       } else {
 #pragma unroll
-        for (int v = 0; v < 2; ++v)
-          if (column + v < columns)
-            at[column + v] = __float2bfloat16(to.add ? __bfloat162float(at[column + v]) + x[v] : x[v]);
+        for (int v = 0; v < 2; ++v) {
+          if (column + v >= columns) continue;
+          T& element = at[column + v];
+          if constexpr (kFloat)
+            element = to.add ? element + x[v] : x[v];
+          else
+            element = __float2bfloat16(to.add ? __bfloat162float(element) + x[v] : x[v]);
+        }
       }
     }
   }

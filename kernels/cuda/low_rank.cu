@@ -1,9 +1,6 @@
 // The low-rank projection on CUDA.
 #include "kernels/low_rank.h"
 
-#include <initializer_list>
-#include <string>
-
 #include "kernels/cuda/check_launch.h"
 #include "kernels/cuda/low_rank_bf16.cuh"
 
@@ -73,7 +70,11 @@ void forward_as(const Exec& exec, const LowRankForward& a) {
 template <class T>
 void backward_as(const Exec& exec, const LowRankBackward& a) {
   cuda::LowRankOperands<T> o = operands_of<T>(a);
-  o.dy = sample_rows<const T>(a.dy), o.dx = sample_rows<T>(a.dx.to, a.dx.add);
+  o.dy = sample_rows<const T>(a.dy);
+  if (a.dx && a.dx.to.dtype != a.x.dtype)
+    o.dx_f32 = sample_rows<float>(a.dx.to, a.dx.add);
+  else
+    o.dx = sample_rows<T>(a.dx.to, a.dx.add);
   o.de = rows_of<float>(a.de.to, a.de.add), o.token = static_cast<std::int32_t*>(exec.workspace);
   if (a.dx) start<T>(exec, a.name, Kernels<T>::backward_x, o, o.width, o.tokens, 64, o.batch);
   if (!a.de) return;
@@ -83,17 +84,6 @@ void backward_as(const Exec& exec, const LowRankBackward& a) {
                                              static_cast<cudaStream_t>(exec.stream)},
                                             o.ranks, o.tokens, o.positions, o.token));
   start<T>(exec, a.name, Kernels<T>::backward_e, o, o.slots, o.positions, Kernels<T>::kTileOfE, 1);
-}
-
-template <class Args>
-bool is_bf16(const char* name, const Args& a, std::initializer_list<const TensorRef*> like_x) {
-  const DType t = a.x.dtype;
-  bool fits = (t == DType::f32 || t == DType::bf16) && a.e.dtype == DType::f32;
-  for (const TensorRef* other : like_x) fits = fits && (!other->present || other->dtype == t);
-  if (!fits)
-    throw Error(std::string(name) + ": x is " + name_of(t) + ", e " + name_of(a.e.dtype) +
-                "; wanted x, y and their gradients all f32 or all bf16, e f32");
-  return t == DType::bf16;
 }
 
 }  // namespace
@@ -106,12 +96,12 @@ std::size_t workspace_bytes<Device::cuda>(const Exec&, const LowRankBackward& a)
 
 template <>
 void run<Device::cuda>(Exec& exec, const LowRankForward& a) {
-  is_bf16(a.name, a, {&a.y}) ? forward_as<cuda::bf16>(exec, a) : forward_as<float>(exec, a);
+  is_bf16(a) ? forward_as<cuda::bf16>(exec, a) : forward_as<float>(exec, a);
 }
 
 template <>
 void run<Device::cuda>(Exec& exec, const LowRankBackward& a) {
-  is_bf16(a.name, a, {&a.dy, &a.dx.to}) ? backward_as<cuda::bf16>(exec, a) : backward_as<float>(exec, a);
+  is_bf16(a) ? backward_as<cuda::bf16>(exec, a) : backward_as<float>(exec, a);
 }
 
 }  // namespace cald

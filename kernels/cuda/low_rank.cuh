@@ -39,6 +39,7 @@ struct LowRankOperands {
   SampleRows<const T> x, dy;  ///< (B, S, D), (B, k, D)
   Rows<const float> e;        ///< (P, k)
   SampleRows<T> y, dx;
+  SampleRows<float> dx_f32;  ///< dx where it is f32 and x is not; else without data
   Rows<float> de;
   Ranks ranks;
   std::int32_t* token;  ///< (B, P): the token with this rank, or -1; backward for de only

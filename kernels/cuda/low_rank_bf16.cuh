@@ -62,23 +62,6 @@ __device__ __forceinline__ void each_step(int extent, const Load& load, const Mu
   }
 }
 
-/// Writes out to f32 rows, or adds it to what stands there.
-__device__ __forceinline__ void store_floats(const Rows<float>& to, int count, int columns,
-                                             const float (&out)[kTile / 8][4]) {
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    const int row = bf16_tiles::value_row(e / 2);
-    if (row >= count) continue;
-#pragma unroll
-    for (int d = 0; d < kTile / 8; ++d) {
-      const int column = d * 8 + bf16_tiles::value_column() + e % 2;
-      if (column >= columns) continue;
-      float& at = to.row(row)[column];
-      at = to.add ? at + out[d][e] : out[d][e];
-    }
-  }
-}
-
 }  // namespace low_rank_tiles
 
 /// y: tile of 64 slots (blockIdx.y) by 64 columns (blockIdx.x) of a sample, summed over its tokens.
@@ -136,8 +119,11 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward
     }
   });
   const float scale = a.ranks.scale(b), factor[2] = {scale, scale};
-  bf16_tiles::store_tile<kTile>(a.dx.of(b).from(token0, column0), min(kTile, a.tokens - token0), a.width - column0, out,
-                                factor);
+  const int count = min(kTile, a.tokens - token0), columns = a.width - column0;
+  if (a.dx_f32.rows.data)
+    bf16_tiles::store_tile<kTile>(a.dx_f32.of(b).from(token0, column0), count, columns, out, factor);
+  else
+    bf16_tiles::store_tile<kTile>(a.dx.of(b).from(token0, column0), count, columns, out, factor);
 }
 
 /// de: tile of 64 positions (blockIdx.y) by 64 slots (blockIdx.x), summed over samples in their order.
@@ -169,7 +155,9 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward
 #pragma unroll
     for (int i = 0; i < kTile / 2; ++i) out[i / 4][i % 4] += scale * part[i / 4][i % 4];
   }
-  low_rank_tiles::store_floats(a.de.from(position0, slot0), min(kTile, a.positions - position0), a.slots - slot0, out);
+  Rows<float> de = a.de.from(position0, slot0);
+  de.vectors = false;  // written once a block; the addresses of vectors as well would not fit the registers
+  bf16_tiles::store_tile<kTile>(de, min(kTile, a.positions - position0), a.slots - slot0, out, {1, 1});
 }
 
 }  // namespace cald::cuda

@@ -3,6 +3,13 @@
 //   K' = E[:len]^T (x W_K + b_K) / sqrt(len),  V' = F[:len]^T (x W_V + b_V) / sqrt(len),
 //   y = softmax(q K'^T / sqrt(head size)) V'.
 //
+// Both projections are linear, so that they can be done in either order. Where there are more tokens than slots the
+// sequence's comes first:
+//
+//   K' = (E[:len]^T x / sqrt(len)) W_K + (E[:len]^T 1 / sqrt(len)) b_K,
+//
+// products with k rows instead of S, and neither keys nor values of the tokens in memory.
+//
 // len is the sample's true length and a token's row of E is its rank among the valid tokens, so pads on either side
 // change nothing and the softmax over k slots needs no mask. E and F: (max_positions, k), shared by the heads.
 #include <cmath>
@@ -10,6 +17,7 @@
 #include "models/mixers/mixer.h"
 #include "models/mixers/projections.h"
 #include "ops/attention.h"
+#include "ops/low_rank.h"
 
 namespace cald {
 namespace {
@@ -33,8 +41,22 @@ class Linformer : public Mixer {
   Tensor forward(Tape& t, const Tensor& x, const MixerInput& in) const override {
     const Tensor q = qkv_.query(t, x);
     const LowRankProjection project{in.rank, in.lengths};
-    const Tensor k = t.apply(project, qkv_.key(t, x), t.parameter(*e_));    // (B, k, D)
-    const Tensor v = t.apply(project, qkv_.value(t, x), t.parameter(*f_));  // (B, k, D)
+    Tensor k, v;  // (B, k, D)
+    if (x.dim(1) > e_->shape[1]) {
+      Context& c = t.context();
+      c.set_op(LowRankProjection::name);
+      const Tensor ones = c.empty({x.dim(0), x.dim(1), 1});
+      c.launch(Fill{ones, 1.0f});
+      const Tensor e = t.parameter(*e_), ex = t.apply(project, x, e), e1 = t.apply(project, ones, e);
+      const bool shared = f_ == e_;
+      const Tensor f = shared ? e : t.parameter(*f_);
+      const Tensor fx = shared ? ex : t.apply(project, x, f), f1 = shared ? e1 : t.apply(project, ones, f);
+      k = qkv_.key_of_sums(t, ex, e1);
+      v = qkv_.value_of_sums(t, fx, f1);
+    } else {
+      k = t.apply(project, qkv_.key(t, x), t.parameter(*e_));
+      v = t.apply(project, qkv_.value(t, x), t.parameter(*f_));
+    }
     return t.apply(Attention{heads_, scale_, false, in.dropout}, q, k, v, Tensor{}, in.samples);
   }
 

@@ -17,10 +17,17 @@ class Projections {
   Tensor query(Tape& t, const Tensor& x) const { return project(t, x, 0); }
   Tensor key(Tape& t, const Tensor& x) const { return project(t, x, 1); }
   Tensor value(Tape& t, const Tensor& x) const { return project(t, x, 2); }
+  /// Keys and values of weighted sums of tokens: `weight` (..., 1) is the sum of the weights.
+  Tensor key_of_sums(Tape& t, const Tensor& sums, const Tensor& weight) const { return project(t, sums, 1, weight); }
+  Tensor value_of_sums(Tape& t, const Tensor& sums, const Tensor& weight) const { return project(t, sums, 2, weight); }
 
  private:
   Tensor project(Tape& t, const Tensor& x, int i) const {
     return t.apply(Linear{}, x, t.cast(t.parameter(*weight_[i]), x.dtype()), t.parameter(*bias_[i]));
+  }
+  Tensor project(Tape& t, const Tensor& sums, int i, const Tensor& weight) const {
+    return t.apply(WeightedBiasLinear{}, sums, t.cast(t.parameter(*weight_[i]), sums.dtype()), t.parameter(*bias_[i]),
+                   weight);
   }
   Parameter* weight_[3];
   Parameter* bias_[3];

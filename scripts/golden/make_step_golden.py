@@ -7,7 +7,8 @@ OUT/steps/train_pairs.tsv              sentence1 <tab> sentence2 <tab> label
 OUT/steps/models/<name>                what runs start from: teachers and waypoints (fine-tuned), converted students
 OUT/steps/<run>.json                   options: the flags, paths relative to OUT, all dropout 0
                                        losses: {loss, ce, kd, ld, teacher_ce: [per step]}, f64, before each update
-                                       f32_distance: {term: max over steps of |f32 - f64| / |f64|} of PyTorch's own f32
+                                       f32_distance: {term: max over steps of |f32 - f64| / |f64|} of PyTorch's own f32,
+                                       the larger one of both orders of the Linformer's products
                                        bf16_losses, bf16_distance: the same under autocast, for the runs of BF16_RUNS
                                        learning_rate: [per step]
                                        gradient_norms: {parameter: L2 norm} of step 1, f64, before clipping
@@ -140,11 +141,16 @@ def record_bf16(out, options, records):
 
 def write_run(out, name, options):
     records, norms, final = record_run(out, options, "f64")
-    records32, _, final32 = record_run(out, options, "f32")
     losses, _ = compare_losses(records, records)
-    _, distance = compare_losses(records, records32)
+    distance, far = {}, {}
+    for peer.Linformer.sequence_first in [False, True] if "student" in options else [False]:
+        records32, _, final32 = record_run(out, options, "f32")
+        for term, d in compare_losses(records, records32)[1].items():
+            distance[term] = max(d, distance.get(term, 0))
+        for n in final:
+            far[n] = max((final[n] - final32[n]).abs().max().item(), far.get(n, 0))
+    peer.Linformer.sequence_first = False
     assert distance["loss"] < 1e-5, (name, distance)         # a KL near zero cancels more than the loss does
-    far = {n: (final[n] - final32[n]).abs().max().item() for n in final}
     print(f"{name:26s} loss {losses['loss'][0]:.4f} -> {losses['loss'][-1]:.4f}  f32 {max(distance.values()):.1e} "
           f"weights {max(far.values()):.1e} ({max(far, key=far.get)})")
     save_file({n: t.float().contiguous() for n, t in final.items()}, os.path.join(out, "steps", name + ".safetensors"))

@@ -36,8 +36,11 @@ class Linformer(nn.Module):
     """In the place of BertSelfAttention: K' = E[rank]^T (x W_K + b) / sqrt(len), V' likewise with F.
 
     rank is a token's index among its sample's valid tokens and len their number, so a pad changes nothing. Every
-    position, pads too, is a query; the softmax runs over the k slots and needs no mask.
+    position, pads too, is a query; the softmax runs over the k slots and needs no mask. With `sequence_first` the two
+    linear maps change places, (E[rank]^T x) W_K + (E[rank]^T 1) b_K: the same function, rounded elsewhere.
     """
+
+    sequence_first = False
 
     def __init__(self, attention, E, F=None):
         super().__init__()
@@ -56,11 +59,17 @@ class Linformer(nn.Module):
         scale = (valid / valid.sum(1, keepdim=True).sqrt())[..., None]                                   # (B,S,1)
         E = self.E[rank] * scale                                                                         # (B,S,k)
         F = E if self.F is None else self.F[rank] * scale
-        keys = split(E.transpose(1, 2) @ self.key(x))                                                    # (B,H,k,d)
-        values = split(F.transpose(1, 2) @ self.value(x))
+        keys = split(self.project(E, self.key, x))                                                       # (B,H,k,d)
+        values = split(self.project(F, self.value, x))
         scores = split(self.query(x)) @ keys.transpose(2, 3) / math.sqrt(D // self.heads)                # (B,H,S,k)
         y = self.dropout(scores.softmax(-1)) @ values
         return y.transpose(1, 2).reshape(B, S, D), None
+
+    def project(self, E, linear, x):
+        E = E.transpose(1, 2)                                                                            # (B,k,S)
+        if self.sequence_first:
+            return (E @ x) @ linear.weight.T + E.sum(2, keepdim=True) * linear.bias
+        return E @ linear(x)
 
 
 def layers_of(model):

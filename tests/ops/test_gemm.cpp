@@ -49,6 +49,29 @@ TEST(ActivatedLinear, ValuesAndGradients) {
   }
 }
 
+/// A Linear whose bias each row has by a factor: x W^T + s b^T.
+TEST(WeightedBiasLinear, ValuesAndGradients) {
+  const auto reference = []<class T>(const Inputs<T>& in) {
+    Array<T> y = linear(Inputs<T>{in[0], in[1]});
+    const std::size_t out = in[2].data.size();
+    for (std::size_t i = 0; i < y.data.size(); ++i) y.data[i] += in[3].data[i / out] * in[2].data[i % out];
+    return y;
+  };
+  const auto op = [](OpRun& run, const std::vector<Tensor>& in) {
+    return run.tape.apply(WeightedBiasLinear{}, in[0], in[1], in[2], in[3]);
+  };
+  for (const Shape& x : {Shape{2, 3, 5}, Shape{1, 1}, Shape{17, 9}, Shape{0, 5}}) {
+    for (std::int64_t out : {std::int64_t{1}, std::int64_t{7}, std::int64_t{48}}) {
+      Shape s = x;
+      s[-1] = 1;
+      const Case c{"weighted bias " + x.str() + " to " + std::to_string(out),
+                   {{x}, {{out, x[-1]}}, {{out}, true, false}, {s, true, false}}};
+      check_op(c, reference, op);
+      if (backend().has_bf16_products) check_op(in_bf16(c, {0, 1}), reference, op);
+    }
+  }
+}
+
 TEST(Linear, Bf16) {
   if (!backend().has_bf16_products) GTEST_SKIP() << "this processor has no bf16 instructions";
   for (const Shape& x : {Shape{2, 3, 5}, Shape{1, 1}, Shape{17, 9}, Shape{64, 33}, Shape{0, 4}}) {

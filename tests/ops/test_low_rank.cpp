@@ -3,8 +3,10 @@
 
 #include <cstring>
 
-#include "ops/attention.h"
+#include "ops/losses.h"
+#include "ops/low_rank.h"
 #include "tests/ops/harness.h"
+#include "tests/ops/weighted_total.h"
 
 namespace cald::test {
 namespace {
@@ -75,6 +77,41 @@ TEST(LowRank, RanksInAnyOrder) {
   check("backwards", {1, 5, {4, 3, 2, 1, 0}, {5}}, 6, 3, 4);
   check("pads inside", {2, 6, {0, -1, 1, -1, -1, 2, -1, 0, 1, 2, -1, 3}, {3, 4}}, 5, 3, 4);
   check("a rank that nobody has", {1, 4, {3, 0, -1, 5}, {3}}, 8, 3, 4);
+}
+
+/// As a model in bf16 has it: x is f32, rounded for the product alone, and its gradient stays f32, summed over both
+/// uses without being rounded.
+TEST(LowRank, OfCastOperandGivesGradientInF32) {
+  for (const std::int64_t width : {24, 7}) {
+    const Ranks r = runs(70, {{0, 70}, {3, 41}});
+    const std::int64_t slots = 5, positions = 70;
+    const std::vector<float> xs = rounded(normal_values(2 * 70 * width, 3, 0), DType::bf16);
+    const std::vector<float> es = rounded(normal_values(positions * slots, 3, 1), DType::bf16);
+    const std::vector<float> rs = rounded(normal_values(2 * slots * width, 3, 2), DType::bf16);
+    Place place;
+    Context& context = place;
+    Tape tape(context);
+    OpRun run{tape};
+    const Tensor x = tape.input(run.floats({2, 70, width}, xs)), e = run.floats({positions, slots}, es);
+    const Tensor weights = run.floats({2, slots, width}, rs), half = tape.cast(x, DType::bf16);
+    const Tensor y1 = apply(run, r, {half, e}), y2 = apply(run, r, {half, e});
+    tape.backward(
+        tape.apply(WeightedSum{1, 1}, tape.apply(WeightedTotal{weights}, y1), tape.apply(WeightedTotal{weights}, y2)));
+    ASSERT_EQ(tape.grad(x).dtype(), DType::f32);
+    const std::vector<float> dx = read(tape.grad(x));
+    for (std::size_t row = 0; row < 140; ++row)
+      for (std::size_t c = 0; c < static_cast<std::size_t>(width); ++c) {
+        const std::size_t b = row / 70;
+        double want = 0, size = 0;
+        for (std::size_t j = 0; r.rank[row] >= 0 && j < 5; ++j) {
+          const double term = 2.0 * es[static_cast<std::size_t>(r.rank[row]) * 5 + j] *
+                              rs[(b * 5 + j) * static_cast<std::size_t>(width) + c] / std::sqrt(r.lengths[b]);
+          want += term, size += std::abs(term);
+        }
+        // Sums of few terms in f32; a gradient rounded to bf16 would be off by up to 4e-3.
+        EXPECT_NEAR(dx[row * static_cast<std::size_t>(width) + c], want, 8 * 6e-8 * size) << row << " " << c;
+      }
+  }
 }
 
 std::vector<float> project_floats(const Ranks& r, const std::vector<float>& x, const std::vector<float>& e,

@@ -9,7 +9,14 @@
 namespace cald {
 namespace {
 
-class EveryMixer : public ::testing::TestWithParam<std::string> {
+/// A mixer, and options that take it another way than its defaults do, if it has one.
+struct MixerCase {
+  std::string name;
+  nlohmann::json options = nlohmann::json::object();
+  std::string what = name;
+};
+
+class EveryMixer : public ::testing::TestWithParam<MixerCase> {
  protected:
   /// A small converted model, every parameter random.
   std::unique_ptr<Encoder> model() {
@@ -23,7 +30,7 @@ class EveryMixer : public ::testing::TestWithParam<std::string> {
                                                 {"type_vocab_size", 2}},
                                                "test");
     c.labels.clear();
-    replace_mixers(c, "all", GetParam(), nlohmann::json::object());
+    replace_mixers(c, "all", GetParam().name, GetParam().options);
     auto encoder = std::make_unique<Encoder>(c);
     encoder->parameters().allocate(heap_, MemClass::weights);
     encoder->parameters().set_gradients(heap_, Gradients::kept);
@@ -134,14 +141,14 @@ TEST_P(EveryMixer, ConvertsTrainsAndComesBackFromItsFiles) {
   TempFolder folder;
   RunOptions o = golden_options(read_golden("bert_unguided"), folder / "run");
   o.student.clear();
-  o.mixer = GetParam();
+  o.mixer = GetParam().name;
   o.steps = 3;
   o.warmup = {0, false};
   train(o);
   for (const nlohmann::json& line : read_lines(folder / "run/metrics.jsonl"))
     EXPECT_TRUE(std::isfinite(line.at("loss").get<double>()));
   const auto once = load_encoder(ModelDir(folder / "run/model"), heap_, MemClass::weights);
-  EXPECT_EQ(once->config().mixers[0].name, GetParam());
+  EXPECT_EQ(once->config().mixers[0].name, GetParam().name);
   save_model(*once, folder / "again", folder / "run/model");
   const auto twice = load_encoder(ModelDir(folder / "again"), heap_, MemClass::weights);
   EXPECT_EQ(states(*once, batch(8)), states(*twice, batch(8)));
@@ -149,20 +156,24 @@ TEST_P(EveryMixer, ConvertsTrainsAndComesBackFromItsFiles) {
 
 TEST_P(EveryMixer, AnUnknownOptionIsNamed) {
   try {
-    find_mixer(GetParam()).check_options({{"no-such-option", 1}});
+    find_mixer(GetParam().name).check_options({{"no-such-option", 1}});
     FAIL() << "the option was taken";
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("no-such-option"), std::string::npos) << e.what();
   }
 }
 
-std::vector<std::string> names() {
-  std::vector<std::string> all;
-  for (const MixerType& m : all_mixers()) all.push_back(m.name);
+std::vector<MixerCase> cases() {
+  std::vector<MixerCase> all;
+  for (const MixerType& m : all_mixers()) all.push_back({m.name});
+  // Fewer slots than tokens: the sequence is projected first.
+  all.push_back({"linformer", {{"k", 3}}, "linformer_few_slots"});
+  all.push_back({"linformer", {{"k", 3}, {"share", "key-value"}}, "linformer_few_shared_slots"});
   return all;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryMixer, ::testing::ValuesIn(names()), [](const auto& param) { return param.param; });
+INSTANTIATE_TEST_SUITE_P(All, EveryMixer, ::testing::ValuesIn(cases()),
+                         [](const auto& param) { return param.param.what; });
 
 }  // namespace
 }  // namespace cald
