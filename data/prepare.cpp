@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <unordered_map>
 #include <unordered_set>
@@ -111,6 +112,31 @@ Rows read_imdb(const PrepareOptions& o) {
   return rows;
 }
 
+/// BIG-bench's task.json of VitaminC: a quote from Wikipedia, behind its page's title, and a claim about it.
+Rows read_vitaminc(const PrepareOptions& o) {
+  static constexpr std::string_view kClaim = "\nClaim: ";
+  const nlohmann::json task = read_json_object(o.input);
+  Rows rows;
+  rows.pairs = true;
+  const auto examples = task.find("examples");
+  if (examples == task.end() || !examples->is_array()) throw data_error(o.input, "there is no list 'examples'");
+  for (const nlohmann::json& example : *examples) {
+    const std::string where = o.input + ", example " + std::to_string(rows.rows.size() + 1);
+    const auto input = example.find("input"), scores = example.find("target_scores");
+    if (input == example.end() || !input->is_string() || scores == example.end() || !scores->is_object())
+      throw data_error(where, "an example has 'input', a text, and 'target_scores', an object");
+    const auto& text = input->get_ref<const std::string&>();
+    const std::size_t claim = text.rfind(kClaim);
+    if (claim == std::string::npos) throw data_error(where, "there is no line that begins with 'Claim: '");
+    Row row{cell_text(text.substr(0, claim)), cell_text(text.substr(claim + kClaim.size())), ""};
+    for (const auto& [label, score] : scores->items())
+      if (score == 1) row.label = label;
+    if (row.label.empty()) throw data_error(where, "there is no label");
+    rows.rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
 /// GLUE's train.tsv and dev.tsv. QQP's have rows that end early.
 template <const Names& names, bool skip_short>
 Rows read_glue(const PrepareOptions& o) {
@@ -141,6 +167,7 @@ constexpr Layout kLayouts[] = {
     {"mrpc", "the same, of MRPC", read_glue<kMrpc, false>},
     {"rte", "the same, of RTE", read_glue<kRte, false>},
     {"imdb", "the folder train or test, with pos and neg in it", read_imdb},
+    {"vitaminc", "BIG-bench's task.json of VitaminC", read_vitaminc},
     {"split", "a prepared .tsv, to be split", [](const PrepareOptions& o) { return read_prepared(o.input); }},
 };
 

@@ -125,11 +125,23 @@ void SafetensorsFile::read_f32(const TensorInfo& t, float* out, std::int64_t pit
     wrong_dtype(t, "F32, F16, BF16 or F64");
 }
 
-void SafetensorsFile::read_f32(const std::string& name, const Shape& shape, float* out) const {
+const TensorInfo& SafetensorsFile::info_of(const std::string& name, const Shape& shape) const {
   const TensorInfo* t = find(name);
   if (!t || t->numel() != shape.numel())
     throw data_error(path_, "tensor '" + name + "' is missing or has another size than the model's");
-  read_f32(*t, out);
+  return *t;
+}
+
+void SafetensorsFile::read_f32(const std::string& name, const Shape& shape, float* out) const {
+  read_f32(info_of(name, shape), out);
+}
+
+void SafetensorsFile::read_bytes(const std::string& name, const char* dtype, const Shape& shape, void* out) const {
+  const TensorInfo& t = info_of(name, shape);
+  if (t.dtype != dtype) wrong_dtype(t, dtype);
+  for_each_piece(t, [&](std::uint64_t offset, const std::byte* p, std::size_t bytes) {
+    std::memcpy(static_cast<std::byte*>(out) + offset, p, bytes);
+  });
 }
 
 void SafetensorsFile::read_i64(const TensorInfo& t, std::int64_t* out) const {

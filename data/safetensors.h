@@ -58,6 +58,8 @@ class SafetensorsFile {
   void read_f32(const TensorInfo& t, float* out, std::int64_t pitch = 0) const;
   /// The tensor `name`, which must be there with as many elements as `shape` has; else an Error.
   void read_f32(const std::string& name, const Shape& shape, float* out) const;
+  /// The same bit for bit: the tensor must have this dtype.
+  void read_bytes(const std::string& name, const char* dtype, const Shape& shape, void* out) const;
   /// Reads I64, I32, I16, I8, U8 or BOOL.
   void read_i64(const TensorInfo& t, std::int64_t* out) const;
 
@@ -81,6 +83,7 @@ class SafetensorsFile {
 
   template <class Stored, class Out, class Convert>
   void read_as(const TensorInfo& t, Out* out, std::int64_t pitch, Convert convert) const;
+  const TensorInfo& info_of(const std::string& name, const Shape& shape) const;
   [[noreturn]] void wrong_dtype(const TensorInfo& t, const char* want) const;
 
   std::string path_;

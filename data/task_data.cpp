@@ -100,9 +100,9 @@ TextDataset load_text_dataset(const std::string& path, const TextColumns& column
     e.label = data.labels.find(value);
     e.labelled = true;
     if (e.label < 0) {
-      std::string names;
-      for (const std::string& n : data.labels.names()) names += (names.empty() ? "" : ", ") + n;
-      throw data_error(table.where(r), "the label " + in_quotes(value) + " is unknown; the labels are " + names);
+      std::string classes;
+      for (const std::string& n : data.labels.names()) classes += (classes.empty() ? "" : ", ") + n;
+      throw data_error(table.where(r), "the label " + in_quotes(value) + " is unknown; the labels are " + classes);
     }
     data.examples.push_back(std::move(e));
   }

@@ -1,5 +1,6 @@
 #include "engine/host_access.h"
 
+#include <cstddef>
 #include <vector>
 
 #include "engine/base/error.h"
@@ -26,19 +27,19 @@ void read_tensor(const Tensor& from, void* to) {
   functions_of(from.device()).read(to, from.data<void>(), from.bytes());
 }
 
-void fill_on_host(const Tensor& to, const std::function<void(float*)>& fill) {
+void fill_bytes_on_host(const Tensor& to, const std::function<void(void*)>& fill) {
   if (to.device() == Device::meta) return;
-  if (to.device() == Device::cpu) return fill(to.data<float>());
-  std::vector<float> values(static_cast<std::size_t>(to.numel()));
-  fill(values.data());
-  write_tensor(to, values.data());
+  if (to.device() == Device::cpu) return fill(to.data<void>());
+  std::vector<std::byte> bytes(to.bytes());
+  fill(bytes.data());
+  write_tensor(to, bytes.data());
 }
 
-void look_on_host(const Tensor& from, const std::function<void(const float*)>& look) {
-  if (from.device() == Device::cpu) return look(from.data<float>());
-  std::vector<float> values(static_cast<std::size_t>(from.numel()));
-  read_tensor(from, values.data());
-  look(values.data());
+void look_at_bytes_on_host(const Tensor& from, const std::function<void(const void*)>& look) {
+  if (from.device() == Device::cpu) return look(from.data<void>());
+  std::vector<std::byte> bytes(from.bytes());
+  read_tensor(from, bytes.data());
+  look(bytes.data());
 }
 
 }  // namespace cald

@@ -11,10 +11,18 @@ void write_tensor(const Tensor& to, const void* from);
 /// The host receives the contiguous tensor's from.bytes() bytes.
 void read_tensor(const Tensor& from, void* to);
 
-/// `fill` sets all elements of the contiguous f32 tensor: in place on the CPU, else in a copy that is then written.
-/// Nothing happens on the meta device.
-void fill_on_host(const Tensor& to, const std::function<void(float* values)>& fill);
-/// `look` sees the elements of the contiguous f32 tensor.
-void look_on_host(const Tensor& from, const std::function<void(const float* values)>& look);
+/// `fill` sets all bytes of the contiguous tensor: in place on the CPU, else in a copy that is then written. Nothing
+/// happens on the meta device.
+void fill_bytes_on_host(const Tensor& to, const std::function<void(void* bytes)>& fill);
+/// `look` sees the contiguous tensor's bytes.
+void look_at_bytes_on_host(const Tensor& from, const std::function<void(const void* bytes)>& look);
+
+/// The same of an f32 tensor.
+inline void fill_on_host(const Tensor& to, const std::function<void(float* values)>& fill) {
+  fill_bytes_on_host(to, [&](void* bytes) { fill(static_cast<float*>(bytes)); });
+}
+inline void look_on_host(const Tensor& from, const std::function<void(const float* values)>& look) {
+  look_at_bytes_on_host(from, [&](const void* bytes) { look(static_cast<const float*>(bytes)); });
+}
 
 }  // namespace cald

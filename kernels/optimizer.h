@@ -2,11 +2,14 @@
 #pragma once
 #include <vector>
 
+#include "engine/base/rng.h"
 #include "kernels/launch.h"
 
 namespace cald {
 
-/// One parameter of an update. The first four are contiguous f32 of one shape.
+/// One parameter of an update. The first four are contiguous and of one shape; value and grad are f32, m and v are f32
+/// or both bf16. In bf16, with 8 bits, v would never decay if it were rounded to the nearest; so both are rounded
+/// stochastically (rounding_noise, keyed by `noise`, the step and the element).
 ///
 /// The gradient of a table (V, D) may be by rows: row r's is row rows[r] of grad (N, D), or 0 if rows[r] is -1. The
 /// update is the same to the bit. Where the weight does not decay, rows whose gradients were 0 from the start would not
@@ -15,8 +18,12 @@ struct AdamWSlot {
   TensorRef value, grad, m, v;
   float learning_rate;
   float weight_decay;
-  TensorRef rows = {};   ///< (V) i32; absent: grad is of value's shape
-  TensorRef moved = {};  ///< (V) i32, beside `rows`: not 0 for the rows that ever had one; updated too
+  TensorRef rows = {};      ///< (V) i32; absent: grad is of value's shape
+  TensorRef moved = {};     ///< (V) i32, beside `rows`: not 0 for the rows that ever had one; updated too
+  std::uint32_t noise = 0;  ///< tells this parameter's rounding from that of others
+
+  bool has_bf16_moments() const { return m.dtype == DType::bf16; }
+  std::uint32_t noise_key(std::int64_t step) const { return mix(noise + static_cast<std::uint32_t>(step)); }
 };
 
 /// AdamW (Loshchilov & Hutter 2019) with decoupled decay, PyTorch's order of operations:

@@ -1,11 +1,18 @@
 #include "train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "data/safetensors.h"
 #include "engine/host_access.h"
 
 namespace cald {
+namespace {
+
+const char* stored_dtype(DType t) { return t == DType::bf16 ? "BF16" : "F32"; }
+
+}  // namespace
 
 double LearningRateSchedule::factor(std::int64_t t) const {
   if (t < warmup) return static_cast<double>(t + 1) / static_cast<double>(warmup);  // eq:warmup
@@ -32,10 +39,13 @@ Optimizer::Optimizer(ParameterSet& parameters, Allocator& memory, const RunOptio
       beta1_(o.beta1),
       beta2_(o.beta2),
       epsilon_(o.epsilon),
-      clip_(o.clip) {
+      clip_(o.clip),
+      moments_(o.moments == DTypeOption::bf16 ? DType::bf16 : DType::f32),
+      seed_(o.seed) {
   const auto zeros = [&](const Parameter& p) {
-    Tensor t(memory.allocate(p.value.bytes(), MemClass::optimizer, p.name.c_str()), p.shape, DType::f32);
-    fill_on_host(t, [&](float* values) { std::fill_n(values, t.numel(), 0.0f); });
+    const std::size_t bytes = static_cast<std::size_t>(p.shape.numel()) * size_of(moments_);
+    Tensor t(memory.allocate(bytes, MemClass::optimizer, p.name.c_str()), p.shape, moments_);
+    fill_bytes_on_host(t, [&](void* values) { std::memset(values, 0, bytes); });
     return t;
   };
   for (const Parameter& p : parameters.all()) {
@@ -73,6 +83,7 @@ AdamWSlot Optimizer::slot(const Parameter& p, double factor) const {
   const double rate = (p.is_new ? new_rate_ : rate_) * factor;  // eq:new_rate
   AdamWSlot s{p.value, p.grad, m_[p.number], v_[p.number], static_cast<float>(rate), static_cast<float>(weight_decay_)};
   if (p.grad_rows) s.rows = p.grad_rows, s.moved = moved_[p.number];
+  s.noise = static_cast<std::uint32_t>(stream_of(p.name) ^ seed_);
   return s;
 }
 
@@ -80,9 +91,12 @@ void Optimizer::note_moved(const Parameter& p) {
   const auto rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
   std::vector<std::int32_t> moved(rows, 0);
   for (const Tensor& moment : {m_[p.number], v_[p.number]})
-    look_on_host(moment, [&](const float* values) {
-      for (std::size_t r = 0; r < rows; ++r)
-        for (std::size_t i = r * cols; i < (r + 1) * cols && !moved[r]; ++i) moved[r] = values[i] != 0;
+    look_at_bytes_on_host(moment, [&](const void* values) {
+      const std::size_t row_bytes = cols * size_of(moments_);
+      for (std::size_t r = 0; r < rows; ++r) {
+        const auto* row = static_cast<const std::byte*>(values) + r * row_bytes;
+        if (std::any_of(row, row + row_bytes, [](std::byte b) { return b != std::byte{0}; })) moved[r] = 1;
+      }
     });
   write_tensor(moved_[p.number], moved.data());
 }
@@ -91,11 +105,11 @@ void Optimizer::save(const std::string& path) const {
   SafetensorsWriter w(path);
   w.set_metadata("updates", std::to_string(updates_));
   for (const Parameter& p : parameters_.all())
-    for (const char* moment : {"m.", "v."}) w.declare(moment + p.name, "F32", {p.shape.numel()});
+    for (const char* moment : {"m.", "v."}) w.declare(moment + p.name, stored_dtype(moments_), {p.shape.numel()});
   std::size_t i = 0;
   for (const Parameter& p : parameters_.all()) {
-    look_on_host(m_[i], [&](const float* values) { w.write("m." + p.name, values); });
-    look_on_host(v_[i], [&](const float* values) { w.write("v." + p.name, values); });
+    look_at_bytes_on_host(m_[i], [&](const void* values) { w.write("m." + p.name, values); });
+    look_at_bytes_on_host(v_[i], [&](const void* values) { w.write("v." + p.name, values); });
     ++i;
   }
   w.commit();
@@ -107,8 +121,9 @@ void Optimizer::load(const std::string& path) {
   if (updates == file.metadata().end()) throw data_error(path, "the number of updates is missing");
   std::size_t i = 0;
   for (const Parameter& p : parameters_.all()) {
-    fill_on_host(m_[i], [&](float* values) { file.read_f32("m." + p.name, p.shape, values); });
-    fill_on_host(v_[i], [&](float* values) { file.read_f32("v." + p.name, p.shape, values); });
+    const char* const dtype = stored_dtype(moments_);
+    fill_bytes_on_host(m_[i], [&](void* values) { file.read_bytes("m." + p.name, dtype, p.shape, values); });
+    fill_bytes_on_host(v_[i], [&](void* values) { file.read_bytes("v." + p.name, dtype, p.shape, values); });
     if (p.is_table) note_moved(p);
     ++i;
   }

@@ -45,6 +45,8 @@ class Optimizer {
 
   ParameterSet& parameters_;
   double rate_, new_rate_, weight_decay_, beta1_, beta2_, epsilon_, clip_;
+  DType moments_;
+  std::uint64_t seed_;  // of the moments' rounding
   std::vector<Tensor> m_, v_;
   std::vector<Tensor> moved_;  // of tables, see AdamWSlot
   Tensor norm_;

@@ -100,6 +100,7 @@ struct RunOptions {
   std::uint64_t seed = 0;
   std::int64_t threads = 0;  // 0: as many as the machine has
   DTypeOption dtype = DTypeOption::f32;
+  DTypeOption moments = DTypeOption::f32;  // the optimizer's
   DeviceOption device = DeviceOption::cpu;
   std::string memory_budget;       // empty: none
   bool map_teacher = false;        // frozen teachers on the CPU
@@ -195,6 +196,9 @@ struct RunOptions {
       "little as will do");
     v("map-teacher", o.map_teacher,
       "read a frozen teacher's weights from its files, layer by layer in each step, instead of holding them in memory");
+    v("moments", o.moments,
+      "the optimizer's moments: f32, or bf16, stochastically rounded, in half the memory and no longer the same "
+      "updates");
     v("recompute", o.recompute,
       "layers whose activations the backward computes again instead of keeping them (from the first on)");
     v("micro-batches", o.micro_batches,

@@ -60,6 +60,20 @@ CALD_HOST_DEVICE inline PhiloxWords dropout_words(const RngKey& k, std::uint32_t
                 static_cast<std::uint32_t>(k.seed >> 32) ^ k.step);
 }
 
+/// Each bit of the result depends on all of h's: the last step of MurmurHash3.
+CALD_HOST_DEVICE inline std::uint32_t mix(std::uint32_t h) {
+  h = (h ^ (h >> 16)) * 0x85EBCA6Bu;
+  h = (h ^ (h >> 13)) * 0xC2B2AE35u;
+  return h ^ (h >> 16);
+}
+
+/// Noise for the stochastic rounding of element i, twice 16 bits: what is cut off a number is added to the rest with a
+/// probability that is its size, so that many small changes are not all lost. A generator of far more quality would
+/// take longer than the update whose results it rounds.
+CALD_HOST_DEVICE inline std::uint32_t rounding_noise(std::uint32_t key, std::uint32_t i) {
+  return mix(key ^ (i * 0x9E3779B9u));
+}
+
 /// A stream number from a name (FNV-1a), so that what is drawn for a parameter does not depend on which others exist.
 inline std::uint64_t stream_of(const std::string& name) {
   std::uint64_t h = 14695981039346656037ull;

@@ -17,6 +17,7 @@ namespace cald {
 /// The factors of one slot's update; see AdamW.
 struct AdamWFactors {
   float decay, beta1, beta2, rest1, rest2, eps, step_size, root_correction, grad_scale;
+  std::uint32_t noise_key;
 };
 
 }  // namespace cald
@@ -25,9 +26,30 @@ struct AdamWFactors {
 HWY_BEFORE_NAMESPACE();
 namespace cald::HWY_NAMESPACE {
 
-/// Without `grad` it is 0.
-void adamw_chunk(const AdamWFactors& f, float* value, const float* grad, float* m, float* v, std::int64_t n) {
+using Words = RebindToUnsigned<Floats>;
+
+/// rounding_noise() of elements i, i + 1, ...
+HWY_INLINE Vec<Words> noise_of(std::uint32_t key, std::int64_t i) {
+  const Words du;
+  auto h = Mul(Iota(du, static_cast<std::uint32_t>(i)), Set(du, 0x9E3779B9u));
+  h = Xor(h, Set(du, key));
+  h = Mul(Xor(h, ShiftRight<16>(h)), Set(du, 0x85EBCA6Bu));
+  h = Mul(Xor(h, ShiftRight<13>(h)), Set(du, 0xC2B2AE35u));
+  return Xor(h, ShiftRight<16>(h));
+}
+template <class Part>
+HWY_INLINE void store_rounded(FloatVec x, Vec<Words> noise, Bf16* p, Part part) {
+  const Words du;
+  const auto bits = Add(BitCast(du, x), And(noise, Set(du, 0xFFFFu)));
+  store(Floats(), BitCast(Floats(), And(bits, Set(du, 0xFFFF0000u))), p, part);
+}
+
+/// Elements [at, at + n); without `grad` it is 0. Moment is float or Bf16.
+template <class Moment>
+void adamw_chunk_as(const AdamWFactors& f, const AdamWSlot& s, const float* grad, std::int64_t at, std::int64_t n) {
   const Floats d;
+  float* const value = s.value.f32() + at;
+  Moment *const m = s.m.as<Moment>() + at, *const v = s.v.as<Moment>() + at;
   const FloatVec decay = Set(d, f.decay), beta1 = Set(d, f.beta1), beta2 = Set(d, f.beta2), rest1 = Set(d, f.rest1);
   const FloatVec rest2 = Set(d, f.rest2), eps = Set(d, f.eps), step = Set(d, f.step_size);
   const FloatVec root = Set(d, f.root_correction), scale = Set(d, f.grad_scale);
@@ -36,10 +58,23 @@ void adamw_chunk(const AdamWFactors& f, float* value, const float* grad, float* 
     const FloatVec new_m = MulAdd(beta1, load(d, m + i, part), Mul(rest1, g));
     const FloatVec new_v = MulAdd(beta2, load(d, v + i, part), Mul(rest2, Mul(g, g)));
     const FloatVec change = Div(new_m, Add(Div(Sqrt(new_v), root), eps));
-    store(d, new_m, m + i, part);
-    store(d, new_v, v + i, part);
+    if constexpr (hwy::IsSame<Moment, float>()) {
+      store(d, new_m, m + i, part);
+      store(d, new_v, v + i, part);
+    } else {
+      const auto noise = noise_of(f.noise_key, at + i);
+      store_rounded(new_m, noise, m + i, part);
+      store_rounded(new_v, ShiftRight<16>(noise), v + i, part);
+    }
     store(d, NegMulAdd(step, change, Mul(load(d, value + i, part), decay)), value + i, part);  // eq:adamw
   });
+}
+
+void adamw_chunk(const AdamWFactors& f, const AdamWSlot& s, const float* grad, std::int64_t at, std::int64_t n) {
+  if (s.has_bf16_moments())
+    adamw_chunk_as<Bf16>(f, s, grad, at, n);
+  else
+    adamw_chunk_as<float>(f, s, grad, at, n);
 }
 
 /// The sum of squares of n floats, in f64.
@@ -115,7 +150,7 @@ void update_rows(const AdamWFactors& f, const AdamWSlot& s, std::int64_t at, std
     if (rows[r] >= 0) moved[r] = 1;
     if (!moved[r] && f.decay == 1.0f) continue;
     const float* grad = rows[r] < 0 ? nullptr : s.grad.f32() + rows[r] * cols;
-    HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s.value.f32() + at, grad, s.m.f32() + at, s.v.f32() + at, cols);
+    HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s, grad, at, cols);
   }
 }
 
@@ -137,10 +172,10 @@ void run<Device::cpu>(Exec& exec, const AdamW& a) {
                            a.eps,
                            static_cast<float>(rate / correction1),
                            static_cast<float>(std::sqrt(correction2)),
-                           scale};
+                           scale,
+                           s.noise_key(a.step)};
       if (s.rows.present) return update_rows(f, s, at, n);
-      HWY_DYNAMIC_DISPATCH(adamw_chunk)
-      (f, s.value.f32() + at, s.grad.f32() + at, s.m.f32() + at, s.v.f32() + at, n);
+      HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s, s.grad.f32() + at, at, n);
     });
   });
 }

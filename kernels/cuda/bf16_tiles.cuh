@@ -7,12 +7,6 @@
 #pragma once
 #include "kernels/cuda/f32_tiles.cuh"
 
-namespace cald::cuda {
-
-using bf16 = __nv_bfloat16;
-
-}  // namespace cald::cuda
-
 namespace cald::cuda::bf16_tiles {
 
 constexpr int kThreads = 128, kRows = 64;

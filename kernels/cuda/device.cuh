@@ -38,6 +38,8 @@ extern __shared__ __align__(128) unsigned char cald_dynamic_shared[];
 
 namespace cald::cuda {
 
+using bf16 = __nv_bfloat16;
+
 struct Launch {
   dim3 grid;
   dim3 block;

@@ -12,7 +12,7 @@ namespace {
 
 /// Calls fn(table, blocks, blocks before them) for the slots, as many at a time as a kernel's argument holds.
 template <class Fn>
-void each_table(const std::vector<AdamWSlot>& slots, double correction1, const Fn& fn) {
+void each_table(const std::vector<AdamWSlot>& slots, std::int64_t step, double correction1, const Fn& fn) {
   cuda::OptimizerSlots table{};
   int blocks = 0;
   std::int64_t before = 0;
@@ -27,14 +27,15 @@ void each_table(const std::vector<AdamWSlot>& slots, double correction1, const F
     if (table.count == cuda::OptimizerSlots::kMost) flush();
     const double rate = static_cast<double>(s.learning_rate);
     table.slot[table.count++] = {s.value.f32(),
-                                 s.m.f32(),
-                                 s.v.f32(),
+                                 s.m.data,
+                                 s.v.data,
                                  s.grad.f32(),
                                  n,
                                  blocks,
                                  static_cast<float>(1.0 - rate * static_cast<double>(s.weight_decay)),
                                  static_cast<float>(rate / correction1)};
     cuda::OptimizerSlot& slot = table.slot[table.count - 1];
+    slot.noise_key = s.noise_key(step);
     if (s.rows.present) {
       slot.columns = static_cast<int>(s.value.cols());
       slot.chunk = std::max(1, cuda::kChunk / slot.columns) * slot.columns;
@@ -66,11 +67,12 @@ void run<Device::cuda>(Exec& exec, const AdamW& a) {
                                    static_cast<float>(std::sqrt(correction2)),
                                    a.max_norm,
                                    a.max_norm > 0.0f ? a.norm.f32() : nullptr};
-  each_table(*a.slots, correction1, [&](const cuda::OptimizerSlots& table, unsigned blocks, std::int64_t) {
+  each_table(*a.slots, a.step, correction1, [&](const cuda::OptimizerSlots& table, unsigned blocks, std::int64_t) {
+    const bool bf16 = a.slots->front().has_bf16_moments();
+    const auto kernel = bf16 ? cuda::adamw_update<cuda::bf16> : cuda::adamw_update<float>;
     cuda::check_launch(
-        a.name,
-        cuda::launch(cuda::adamw_update, {blocks, cuda::kOptimizerThreads, 0, static_cast<cudaStream_t>(exec.stream)},
-                     table, factors));
+        a.name, cuda::launch(kernel, {blocks, cuda::kOptimizerThreads, 0, static_cast<cudaStream_t>(exec.stream)},
+                             table, factors));
   });
 }
 
@@ -83,7 +85,7 @@ template <>
 void run<Device::cuda>(Exec& exec, const GradientNorm& a) {
   const auto stream = static_cast<cudaStream_t>(exec.stream);
   auto* sums = static_cast<cuda::TwoFloat*>(exec.workspace);
-  each_table(*a.slots, 1.0, [&](const cuda::OptimizerSlots& table, unsigned blocks, std::int64_t before) {
+  each_table(*a.slots, 0, 1.0, [&](const cuda::OptimizerSlots& table, unsigned blocks, std::int64_t before) {
     cuda::check_launch(a.name, cuda::launch(cuda::gradient_squares, {blocks, cuda::kOptimizerThreads, 0, stream}, table,
                                             sums + before));
   });

@@ -119,8 +119,10 @@ inline Tiling tiling_of(const AdamW& a) {
   KernelBytes b{"adamw_update", 0, 0};
   for (const AdamWSlot& s : *a.slots) {
     const std::int64_t n = s.rows.present ? s.grad.numel() : s.value.numel();
-    b.loaded += 16 * n + (s.rows.present ? 8 * s.value.numel() : 0) + (a.max_norm > 0 ? s.value.numel() / 4 : 0);
-    b.stored += 12 * n + (s.rows.present ? 4 * s.grad.rows() : 0);
+    const std::int64_t moments = s.has_bf16_moments() ? 4 : 8;
+    b.loaded += (8 + moments) * n + (s.rows.present ? 8 * s.value.numel() : 0);
+    b.loaded += a.max_norm > 0 ? s.value.numel() / 4 : 0;
+    b.stored += (4 + moments) * n + (s.rows.present ? 4 * s.grad.rows() : 0);
   }
   return {b};
 }

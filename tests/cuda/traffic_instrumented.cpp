@@ -131,7 +131,7 @@ void more_launches(KernelKit& k, const StepShape& s) {
   k.time(EmbeddingBackward{k.drawn({s.batch, s.seq}, s.vocab), k.values(hidden), {sums, false}, -1, rows});
   const TensorRef value = k.values({s.vocab, s.hidden});
   const std::vector<AdamWSlot> slots{
-      {value, sums, k.values(value.shape), k.values(value.shape), 1e-5f, 0.0f, rows, k.constant({s.vocab}, 0)}};
+      {value, sums, k.factors(value.shape), k.factors(value.shape), 1e-5f, 0.0f, rows, k.constant({s.vocab}, 0)}};
   k.time(AdamW{&slots, 3, 0.9, 0.999, 1e-8f, 1.0f, k.values({1})});
 }
 

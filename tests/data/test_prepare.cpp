@@ -78,6 +78,27 @@ TEST(Prepare, MovieReviewsOfOneSource) {
   EXPECT_CONTAINS(error_of([&] { prepared("movie-reviews", "x.csv", csv, o); }), "no row has a source that contains");
 }
 
+TEST(Prepare, VitaminC) {
+  const auto task = [](const std::string& example) { return "{\"examples\": [" + example + "]}"; };
+  const std::string scores = "\"target_scores\": {\"True\": 0, \"False\": 1}";
+  EXPECT_EQ(
+      prepared("vitaminc", "task.json", task(R"({"input": "Page: a quote .\nClaim: it\tis so .", )" + scores + "}")),
+      "sentence\tsentence2\tlabel\nPage: a quote .\tit is so .\tFalse\n");
+  const auto error = [&](const std::string& content) {
+    try {
+      prepared("vitaminc", "task.json", content);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_CONTAINS(error("{}"), "task.json: there is no list 'examples'");
+  EXPECT_CONTAINS(error(task("3")), "task.json, example 1: an example has 'input'");
+  EXPECT_CONTAINS(error(task(R"({"input": "no claim", )" + scores + "}")), "example 1: there is no line");
+  EXPECT_CONTAINS(error(task(R"({"input": "a\nClaim: b", "target_scores": {"True": 0}})")),
+                  "example 1: there is no label");
+}
+
 TEST(Prepare, ImdbInTheOrderOfTheNames) {
   const TempFolder dir;
   for (const char* folder : {"pos", "neg"}) std::filesystem::create_directory(dir / folder);

@@ -86,6 +86,7 @@ RunOptions options_of(const Case& c, const std::string& output) {
     o.waypoint_spacing = Spacing::drift;
   }
   if (std::string(c.name) == "bf16") o.dtype = DTypeOption::bf16;
+  if (std::string(c.name) == "bf16_moments") o.moments = DTypeOption::bf16;
   if (o.mode == Mode::trajectory) o.teacher_dropout = 0.1;
   if (c.hybrid_stop[0]) o.hybrid_stop = StepOrShare{static_cast<double>(std::stoi(c.hybrid_stop)), false};
   return o;
@@ -123,9 +124,11 @@ TEST_P(Resume, GivesTheSameBytes) {
     Killer killer(launch);
     check(killer, SIGKILL, "killed at launch " + std::to_string(launch));
   }
-  // Behind the first checkpoint: within the best model of step 8, and within the checkpoint of step 10.
+  // Behind the first checkpoint: within the best model of step 8, and within the optimizer's file, which is larger, of
+  // step 10.
   const auto weights = fs::file_size(folder / "whole/checkpoint/student.safetensors");
-  for (const std::uintmax_t bytes : {weights / 2, weights + weights / 2}) {
+  const auto moments = fs::file_size(folder / "whole/checkpoint/optimizer.safetensors");
+  for (const std::uintmax_t bytes : {weights / 2, (weights + moments) / 2}) {
     FileLimit limit(counter.updates[5], bytes);
     check(limit, SIGXFSZ, "killed at byte " + std::to_string(bytes) + " of a file");
   }
@@ -137,6 +140,7 @@ INSTANTIATE_TEST_SUITE_P(AllModes, Resume,
                                            Case{"hybrid", "bert_target", "7"},
                                            Case{"trajectory", "bert_trajectory_2", ""},
                                            Case{"bf16", "bert_trajectory_2", ""},
+                                           Case{"bf16_moments", "bert_target", ""},
                                            Case{"waypoint", "bert_waypoint", ""}),
                          [](const auto& param) { return std::string(param.param.name); });
 
