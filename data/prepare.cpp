@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -112,15 +113,20 @@ Rows read_imdb(const PrepareOptions& o) {
   return rows;
 }
 
+/// Those of a task.json of BIG-bench.
+const nlohmann::json& examples_of(const nlohmann::json& task, const std::string& path) {
+  const auto examples = task.find("examples");
+  if (examples == task.end() || !examples->is_array()) throw data_error(path, "there is no list 'examples'");
+  return *examples;
+}
+
 /// BIG-bench's task.json of VitaminC: a quote from Wikipedia, behind its page's title, and a claim about it.
 Rows read_vitaminc(const PrepareOptions& o) {
   static constexpr std::string_view kClaim = "\nClaim: ";
   const nlohmann::json task = read_json_object(o.input);
   Rows rows;
   rows.pairs = true;
-  const auto examples = task.find("examples");
-  if (examples == task.end() || !examples->is_array()) throw data_error(o.input, "there is no list 'examples'");
-  for (const nlohmann::json& example : *examples) {
+  for (const nlohmann::json& example : examples_of(task, o.input)) {
     const std::string where = o.input + ", example " + std::to_string(rows.rows.size() + 1);
     const auto input = example.find("input"), scores = example.find("target_scores");
     if (input == example.end() || !input->is_string() || scores == example.end() || !scores->is_object())
@@ -133,6 +139,73 @@ Rows read_vitaminc(const PrepareOptions& o) {
       if (score == 1) row.label = label;
     if (row.label.empty()) throw data_error(where, "there is no label");
     rows.rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+/// "Paragraph- Sent 1: ... Sent 2: ... \nQuestion: ...?.": the question, and the sentences by their numbers less one.
+bool split_multirc(const std::string& input, std::string& question, std::vector<std::string>& sentences) {
+  static constexpr std::string_view kQuestion = "\nQuestion: ";
+  const std::size_t asked = input.rfind(kQuestion);
+  if (asked == std::string::npos) return false;
+  question = cell_text(input.substr(asked + kQuestion.size()));
+  if (question.size() > 1 && question.back() == '.') question.pop_back();  // behind the question's own mark
+  sentences.clear();
+  const auto mark = [&](std::size_t n) { return "Sent " + std::to_string(n) + ": "; };
+  for (std::size_t at = input.find(mark(1)); at < asked;) {
+    at += mark(sentences.size() + 1).size();
+    const std::size_t next = std::min(input.find(mark(sentences.size() + 2), at), asked);
+    sentences.push_back(cell_text(input.substr(at, next - at)));
+    at = next;
+  }
+  return !sentences.empty();
+}
+
+/// The numbers of a text such as "5, 6, 8.", less one; those that are not below `count` are left out.
+std::set<std::size_t> numbers_of(const std::string& text, std::size_t count) {
+  std::set<std::size_t> numbers;
+  for (std::size_t i = 0; i < text.size();) {
+    std::size_t n = 0, digits = 0;
+    for (; i < text.size() && text[i] >= '0' && text[i] <= '9' && digits < 6; ++i, ++digits)
+      n = 10 * n + static_cast<std::size_t>(text[i] - '0');
+    if (digits == 0)
+      ++i;
+    else if (n > 0 && n <= count)
+      numbers.insert(n - 1);
+  }
+  return numbers;
+}
+
+/// BIG-bench's task.json of MultiRC's questions and the sentences that one needs to answer them
+/// (natural_instructions, subtask 049), as QNLI was made: a pair for each sentence that is needed, and for each of
+/// these one, drawn from the seed, that is not, from the same paragraph as far as it has so many.
+Rows read_multirc(const PrepareOptions& o) {
+  const nlohmann::json task = read_json_object(o.input);
+  Rows rows;
+  rows.pairs = true;
+  RandomStream random(o.seed, stream_of("multirc"));
+  std::size_t number = 0;
+  for (const nlohmann::json& example : examples_of(task, o.input)) {
+    const std::string where = o.input + ", example " + std::to_string(++number);
+    const auto input = example.find("input"), target = example.find("target");
+    std::string question;
+    std::vector<std::string> sentences;
+    if (input == example.end() || !input->is_string() || target == example.end() || !target->is_array() ||
+        target->empty() || !target->front().is_string())
+      throw data_error(where, "an example has 'input', a text, and 'target', a list of a text");
+    if (!split_multirc(input->get_ref<const std::string&>(), question, sentences))
+      throw data_error(where, "there are no sentences 'Sent 1: ...' and a line 'Question: ...' behind them");
+    const std::set<std::size_t> needed = numbers_of(target->front().get_ref<const std::string&>(), sentences.size());
+    std::vector<std::size_t> others;
+    for (std::size_t i = 0; i < sentences.size(); ++i)
+      if (needed.count(i) == 0) others.push_back(i);
+    for (const std::size_t i : needed) {
+      rows.rows.push_back({question, sentences[i], "needed"});
+      if (others.empty()) continue;
+      const std::size_t drawn = random.below(static_cast<std::uint32_t>(others.size()));
+      rows.rows.push_back({question, sentences[others[drawn]], "not_needed"});
+      others.erase(others.begin() + static_cast<std::ptrdiff_t>(drawn));
+    }
   }
   return rows;
 }
@@ -168,6 +241,7 @@ constexpr Layout kLayouts[] = {
     {"rte", "the same, of RTE", read_glue<kRte, false>},
     {"imdb", "the folder train or test, with pos and neg in it", read_imdb},
     {"vitaminc", "BIG-bench's task.json of VitaminC", read_vitaminc},
+    {"multirc", "BIG-bench's task.json of MultiRC's needed sentences", read_multirc},
     {"split", "a prepared .tsv, to be split", [](const PrepareOptions& o) { return read_prepared(o.input); }},
 };
 

@@ -13,7 +13,7 @@ struct PrepareOptions {
   std::string exclude;   ///< prepared TSV whose texts must not occur in the output; empty: none
   std::string held_out;  ///< where the rows held out go; empty: none
   std::int64_t hold_out = 0;  ///< rows to hold out
-  std::uint64_t seed = 0;     ///< of their choice
+  std::uint64_t seed = 0;     ///< of their choice, and of what multirc draws
 };
 
 /// Rows. read = dropped + written + held_out.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -97,6 +98,34 @@ TEST(Prepare, VitaminC) {
   EXPECT_CONTAINS(error(task(R"({"input": "no claim", )" + scores + "}")), "example 1: there is no line");
   EXPECT_CONTAINS(error(task(R"({"input": "a\nClaim: b", "target_scores": {"True": 0}})")),
                   "example 1: there is no label");
+}
+
+TEST(Prepare, MultircPairsEachNeededSentenceWithOneThatIsNot) {
+  const std::string example = R"({"input": "Paragraph- Sent 1: One . Sent 2: Two . Sent 3: Three . )"
+                              R"(Sent 4: Four . \nQuestion: Which?.", "target": ["2, 4."]})";
+  const std::string text = prepared("multirc", "task.json", "{\"examples\": [" + example + "]}");
+  std::set<std::string> needed, not_needed;
+  std::istringstream lines(text);
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(line, "sentence\tsentence2\tlabel");
+  while (std::getline(lines, line)) {
+    ASSERT_EQ(line.rfind("Which?\t", 0), 0u) << line;
+    const std::size_t tab = line.rfind('\t');
+    (line.substr(tab + 1) == "needed" ? needed : not_needed).insert(line.substr(7, tab - 7));
+  }
+  EXPECT_EQ(needed, (std::set<std::string>{"Two .", "Four ."}));
+  EXPECT_EQ(not_needed, (std::set<std::string>{"One .", "Three ."}));
+  const auto error = [](const std::string& content) {
+    try {
+      prepared("multirc", "task.json", content);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_CONTAINS(error(R"({"examples": [{"input": "x", "target": ["1."]}]})"), "example 1: there are no sentences");
+  EXPECT_CONTAINS(error(R"({"examples": [{"input": "x", "target": "1."}]})"), "example 1: an example has");
 }
 
 TEST(Prepare, ImdbInTheOrderOfTheNames) {
