@@ -79,24 +79,22 @@ TEST(Prepare, MovieReviewsOfOneSource) {
   EXPECT_CONTAINS(error_of([&] { prepared("movie-reviews", "x.csv", csv, o); }), "no row has a source that contains");
 }
 
+/// What prepare() says of a broken task.json.
+std::string task_error(const std::string& layout, const std::string& content) {
+  return error_of([&] { prepared(layout, "task.json", content); });
+}
+
 TEST(Prepare, VitaminC) {
   const auto task = [](const std::string& example) { return "{\"examples\": [" + example + "]}"; };
   const std::string scores = "\"target_scores\": {\"True\": 0, \"False\": 1}";
   EXPECT_EQ(
       prepared("vitaminc", "task.json", task(R"({"input": "Page: a quote .\nClaim: it\tis so .", )" + scores + "}")),
       "sentence\tsentence2\tlabel\nPage: a quote .\tit is so .\tFalse\n");
-  const auto error = [&](const std::string& content) {
-    try {
-      prepared("vitaminc", "task.json", content);
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
-    return std::string("no error");
-  };
-  EXPECT_CONTAINS(error("{}"), "task.json: there is no list 'examples'");
-  EXPECT_CONTAINS(error(task("3")), "task.json, example 1: an example has 'input'");
-  EXPECT_CONTAINS(error(task(R"({"input": "no claim", )" + scores + "}")), "example 1: there is no line");
-  EXPECT_CONTAINS(error(task(R"({"input": "a\nClaim: b", "target_scores": {"True": 0}})")),
+  EXPECT_CONTAINS(task_error("vitaminc", "{}"), "task.json: there is no list 'examples'");
+  EXPECT_CONTAINS(task_error("vitaminc", task("3")), "task.json, example 1: an example has 'input'");
+  EXPECT_CONTAINS(task_error("vitaminc", task(R"({"input": "no claim", )" + scores + "}")),
+                  "example 1: there is no line");
+  EXPECT_CONTAINS(task_error("vitaminc", task(R"({"input": "a\nClaim: b", "target_scores": {"True": 0}})")),
                   "example 1: there is no label");
 }
 
@@ -116,16 +114,10 @@ TEST(Prepare, MultircPairsEachNeededSentenceWithOneThatIsNot) {
   }
   EXPECT_EQ(needed, (std::set<std::string>{"Two .", "Four ."}));
   EXPECT_EQ(not_needed, (std::set<std::string>{"One .", "Three ."}));
-  const auto error = [](const std::string& content) {
-    try {
-      prepared("multirc", "task.json", content);
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
-    return std::string("no error");
-  };
-  EXPECT_CONTAINS(error(R"({"examples": [{"input": "x", "target": ["1."]}]})"), "example 1: there are no sentences");
-  EXPECT_CONTAINS(error(R"({"examples": [{"input": "x", "target": "1."}]})"), "example 1: an example has");
+  EXPECT_CONTAINS(task_error("multirc", R"({"examples": [{"input": "x", "target": ["1."]}]})"),
+                  "example 1: there are no sentences");
+  EXPECT_CONTAINS(task_error("multirc", R"({"examples": [{"input": "x", "target": "1."}]})"),
+                  "example 1: an example has");
 }
 
 TEST(Prepare, ImdbInTheOrderOfTheNames) {
