@@ -7,18 +7,24 @@
 
 namespace cald {
 
+/// The shape (..., out) of x W^T + b for x, which the op `name` calls `input`, (..., in), W (out, in), b (out) or
+/// absent. Error: they do not fit.
+inline Shape linear_shape(const char* name, const char* input, const Tensor& x, const Tensor& w, const Tensor& b) {
+  CHECK_THAT(w.rank() == 2, "w", "a matrix (out, in)");
+  CHECK_THAT(x.cols() == w.dim(1), input, "(..., " + std::to_string(w.dim(1)) + "), got " + x.shape().str());
+  if (b) CHECK_SHAPE(b, {w.dim(0)});
+  Shape out = x.shape();
+  out[-1] = w.dim(0);
+  return out;
+}
+
 /// y = x W^T + b. x: (..., in), W: (out, in), b: (out), f32, or absent -> y: (..., out). x and W are both f32 or both
 /// bf16, and y is like them.
 struct Linear {
   static constexpr const char* name = "linear";
 
   Tensor forward(Forward& f, const Tensor& x, const Tensor& w, const Tensor& b) const {
-    CHECK_THAT(w.rank() == 2, "w", "a matrix (out, in)");
-    CHECK_THAT(x.cols() == w.dim(1), "x", "(..., " + std::to_string(w.dim(1)) + "), got " + x.shape().str());
-    if (b) CHECK_SHAPE(b, {w.dim(0)});
-    Shape out = x.shape();
-    out[-1] = w.dim(0);
-    Tensor y = f.empty(out, x.dtype());
+    Tensor y = f.empty(linear_shape(name, "x", x, w, b), x.dtype());
     f.launch(Gemm{.a = x, .b = w, .bias = b, .c = {y, false}, .transpose_b = true});
     f.save(x, w);
     return y;
@@ -39,11 +45,10 @@ struct WeightedBiasLinear {
   static constexpr const char* name = "weighted_bias_linear";
 
   Tensor forward(Forward& f, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& s) const {
-    CHECK_THAT(w.rank() == 2, "w", "a matrix (out, in)");
-    CHECK_THAT(x.cols() == w.dim(1), "x", "(..., " + std::to_string(w.dim(1)) + "), got " + x.shape().str());
-    CHECK_SHAPE(b, {w.dim(0)});
-    Shape out = x.shape(), one = x.shape();
-    out[-1] = w.dim(0), one[-1] = 1;
+    const Shape out = linear_shape(name, "x", x, w, b);
+    CHECK_SHAPE(b, {w.dim(0)});  // not absent
+    Shape one = x.shape();
+    one[-1] = 1;
     check_shape(name, "s", s.shape(), one);
     const Tensor sums = f.empty(out);
     f.launch(Gemm{.a = x, .b = w, .bias = {}, .c = {sums, false}, .transpose_b = true});
@@ -79,12 +84,7 @@ struct ActivatedLinear {
   Activation f;
 
   Tensor forward(Forward& fw, const Tensor& h, const Tensor& w, const Tensor& b) const {
-    CHECK_THAT(w.rank() == 2, "w", "a matrix (out, in)");
-    CHECK_THAT(h.cols() == w.dim(1), "h", "(..., " + std::to_string(w.dim(1)) + "), got " + h.shape().str());
-    if (b) CHECK_SHAPE(b, {w.dim(0)});
-    Shape out = h.shape();
-    out[-1] = w.dim(0);
-    Tensor y = fw.empty(out, h.dtype());
+    Tensor y = fw.empty(linear_shape(name, "h", h, w, b), h.dtype());
     const Tensor a = fw.like(h);
     fw.launch(ActivationForward{h, a, f});
     fw.launch(Gemm{.a = a, .b = w, .bias = b, .c = {y, false}, .transpose_b = true});

@@ -47,12 +47,16 @@ class Linformer : public Mixer {
       c.set_op(LowRankProjection::name);
       const Tensor ones = c.empty({x.dim(0), x.dim(1), 1});
       c.launch(Fill{ones, 1.0f});
-      const Tensor e = t.parameter(*e_), ex = t.apply(project, x, e), e1 = t.apply(project, ones, e);
-      const bool shared = f_ == e_;
-      const Tensor f = shared ? e : t.parameter(*f_);
-      const Tensor fx = shared ? ex : t.apply(project, x, f), f1 = shared ? e1 : t.apply(project, ones, f);
-      k = qkv_.key_of_sums(t, ex, e1);
-      v = qkv_.value_of_sums(t, fx, f1);
+      struct Sums {
+        Tensor of_x, of_ones;
+      };
+      const auto sums = [&](Parameter& p) {
+        const Tensor e = t.parameter(p);
+        return Sums{t.apply(project, x, e), t.apply(project, ones, e)};
+      };
+      const Sums e = sums(*e_), f = f_ == e_ ? e : sums(*f_);
+      k = qkv_.key_of_sums(t, e.of_x, e.of_ones);
+      v = qkv_.value_of_sums(t, f.of_x, f.of_ones);
     } else {
       k = t.apply(project, qkv_.key(t, x), t.parameter(*e_));
       v = t.apply(project, qkv_.value(t, x), t.parameter(*f_));
