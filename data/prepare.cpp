@@ -113,34 +113,41 @@ Rows read_imdb(const PrepareOptions& o) {
   return rows;
 }
 
-/// Those of a task.json of BIG-bench.
-const nlohmann::json& examples_of(const nlohmann::json& task, const std::string& path) {
+/// Pairs out of a task.json of BIG-bench: read(example, rows) adds those of an example and returns what is wrong
+/// with it, or nothing.
+template <class Read>
+Rows read_task(const std::string& path, const Read& read) {
+  const nlohmann::json task = read_json_object(path);
   const auto examples = task.find("examples");
   if (examples == task.end() || !examples->is_array()) throw data_error(path, "there is no list 'examples'");
-  return *examples;
+  Rows rows;
+  rows.pairs = true;
+  std::size_t number = 0;
+  for (const nlohmann::json& example : *examples) {
+    ++number;
+    if (const std::string fault = read(example, rows.rows); !fault.empty())
+      throw data_error(path + ", example " + std::to_string(number), fault);
+  }
+  return rows;
 }
 
 /// BIG-bench's task.json of VitaminC: a quote from Wikipedia, behind its page's title, and a claim about it.
 Rows read_vitaminc(const PrepareOptions& o) {
   static constexpr std::string_view kClaim = "\nClaim: ";
-  const nlohmann::json task = read_json_object(o.input);
-  Rows rows;
-  rows.pairs = true;
-  for (const nlohmann::json& example : examples_of(task, o.input)) {
-    const std::string where = o.input + ", example " + std::to_string(rows.rows.size() + 1);
+  return read_task(o.input, [](const nlohmann::json& example, std::vector<Row>& rows) -> std::string {
     const auto input = example.find("input"), scores = example.find("target_scores");
     if (input == example.end() || !input->is_string() || scores == example.end() || !scores->is_object())
-      throw data_error(where, "an example has 'input', a text, and 'target_scores', an object");
+      return "an example has 'input', a text, and 'target_scores', an object";
     const auto& text = input->get_ref<const std::string&>();
     const std::size_t claim = text.rfind(kClaim);
-    if (claim == std::string::npos) throw data_error(where, "there is no line that begins with 'Claim: '");
+    if (claim == std::string::npos) return "there is no line that begins with 'Claim: '";
     Row row{cell_text(text.substr(0, claim)), cell_text(text.substr(claim + kClaim.size())), ""};
     for (const auto& [label, score] : scores->items())
       if (score == 1) row.label = label;
-    if (row.label.empty()) throw data_error(where, "there is no label");
-    rows.rows.push_back(std::move(row));
-  }
-  return rows;
+    if (row.label.empty()) return "there is no label";
+    rows.push_back(std::move(row));
+    return "";
+  });
 }
 
 /// "Paragraph- Sent 1: ... Sent 2: ... \nQuestion: ...?.": the question, and the sentences by their numbers less one.
@@ -180,34 +187,29 @@ std::set<std::size_t> numbers_of(const std::string& text, std::size_t count) {
 /// (natural_instructions, subtask 049), as QNLI was made: a pair for each sentence that is needed, and for each of
 /// these one, drawn from the seed, that is not, from the same paragraph as far as it has so many.
 Rows read_multirc(const PrepareOptions& o) {
-  const nlohmann::json task = read_json_object(o.input);
-  Rows rows;
-  rows.pairs = true;
   RandomStream random(o.seed, stream_of("multirc"));
-  std::size_t number = 0;
-  for (const nlohmann::json& example : examples_of(task, o.input)) {
-    const std::string where = o.input + ", example " + std::to_string(++number);
+  return read_task(o.input, [&](const nlohmann::json& example, std::vector<Row>& rows) -> std::string {
     const auto input = example.find("input"), target = example.find("target");
     std::string question;
     std::vector<std::string> sentences;
     if (input == example.end() || !input->is_string() || target == example.end() || !target->is_array() ||
         target->empty() || !target->front().is_string())
-      throw data_error(where, "an example has 'input', a text, and 'target', a list of a text");
+      return "an example has 'input', a text, and 'target', a list of a text";
     if (!split_multirc(input->get_ref<const std::string&>(), question, sentences))
-      throw data_error(where, "there are no sentences 'Sent 1: ...' and a line 'Question: ...' behind them");
+      return "there are no sentences 'Sent 1: ...' and a line 'Question: ...' behind them";
     const std::set<std::size_t> needed = numbers_of(target->front().get_ref<const std::string&>(), sentences.size());
     std::vector<std::size_t> others;
     for (std::size_t i = 0; i < sentences.size(); ++i)
       if (needed.count(i) == 0) others.push_back(i);
     for (const std::size_t i : needed) {
-      rows.rows.push_back({question, sentences[i], "needed"});
+      rows.push_back({question, sentences[i], "needed"});
       if (others.empty()) continue;
       const std::size_t drawn = random.below(static_cast<std::uint32_t>(others.size()));
-      rows.rows.push_back({question, sentences[others[drawn]], "not_needed"});
+      rows.push_back({question, sentences[others[drawn]], "not_needed"});
       others.erase(others.begin() + static_cast<std::ptrdiff_t>(drawn));
     }
-  }
-  return rows;
+    return "";
+  });
 }
 
 /// GLUE's train.tsv and dev.tsv. QQP's have rows that end early.
