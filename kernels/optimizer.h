@@ -8,8 +8,8 @@
 namespace cald {
 
 /// One parameter of an update. The first four are contiguous and of one shape; value and grad are f32, m and v are f32
-/// or both bf16. In bf16, with 8 bits, v would never decay if it were rounded to the nearest; so both are rounded
-/// stochastically (rounding_noise, keyed by `noise`, the step and the element).
+/// or both bf16, in all slots of an update alike. In bf16, with 8 bits, v would never decay if it were rounded to the
+/// nearest; so both are rounded stochastically (rounding_noise, keyed by `noise`, the step and the element).
 ///
 /// The gradient of a table (V, D) may be by rows: row r's is row rows[r] of grad (N, D), or 0 if rows[r] is -1. The
 /// update is the same to the bit. Where the weight does not decay, rows whose gradients were 0 from the start would not

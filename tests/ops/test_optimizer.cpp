@@ -1,6 +1,7 @@
 // AdamW against the same in double over many steps, decay and clipping, the gradients' norm, threads.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -192,7 +193,16 @@ TEST(AdamWInBf16Moments, RoundsWhatIsKeptAlone) {
   EXPECT_EQ(got.value, slots.values(0)) << "the first update does not depend on kept moments";
   const std::vector<float> m = slots.values(0, 2), v = slots.values(0, 3);
   std::set<float> kinds;
+  AdamWSlot slot{};
+  slot.noise = 5;
+  const std::uint32_t key = slot.noise_key(1);
+  const auto cut = [](float x, std::uint32_t noise) {
+    return std::bit_cast<float>((std::bit_cast<std::uint32_t>(x) + (noise & 0xFFFFu)) & 0xFFFF0000u);
+  };
   for (std::size_t i = 0; i < m.size(); ++i) {
+    const std::uint32_t noise = rounding_noise(key, static_cast<std::uint32_t>(i));
+    ASSERT_EQ(got.m[i], cut(m[i], noise)) << "the same noise on every backend";
+    ASSERT_EQ(got.v[i], cut(v[i], noise >> 16)) << "the same noise on every backend";
     kinds.insert(got.m[i]), kinds.insert(got.v[i]);
     ASSERT_NEAR(got.m[i], m[i], m[i] / 128) << "a neighbour in bf16";
     ASSERT_NEAR(got.v[i], v[i], v[i] / 128) << "a neighbour in bf16";
