@@ -29,6 +29,17 @@ void stop_on_interrupt() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
+/// "7199 training examples of 27.5 tokens, batches with 2.35 % pads, 450 steps, 2 threads".
+std::string describe_work(const Trainer& trainer) {
+  const EncodedTask& data = trainer.data();
+  const std::string examples = data.size() == 0 ? "no training examples, "
+                                                : std::to_string(data.size()) + " training examples of " +
+                                                      human_number(data.mean_length()) + " tokens, batches with " +
+                                                      human_percent(trainer.pad_share()) + " pads, ";
+  return examples + std::to_string(trainer.total_steps()) + " steps, " + std::to_string(trainer.options().threads) +
+         " threads";
+}
+
 /// Keys that mean something only where a transformer becomes something else.
 bool is_conversion_key(std::string_view key) {
   static const std::set<std::string_view> kKeys = {"mode",
@@ -137,8 +148,7 @@ int train(const RunOptions& options, const LookFlags& flags) {
   trainer.plan();
   const MemoryCost cost = trainer.cost();
   progress.say(trainer.transfer().text(false));
-  progress.say(std::to_string(trainer.data().size()) + " training examples, " + std::to_string(trainer.total_steps()) +
-               " steps, " + std::to_string(options.threads) + " threads");
+  progress.say(describe_work(trainer));
   if (trainer.total_steps() > 0) progress.say(describe(cost));
   if (!options.memory_budget.empty()) progress.say(describe_choice(trainer.options()));
   // On a GPU launches are timed for a trace alone: it would have to wait for each.

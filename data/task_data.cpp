@@ -147,6 +147,21 @@ std::vector<std::int64_t> BatchOrder::batch(std::int64_t n) const {
   return {rows_.begin() + first, rows_.begin() + last};
 }
 
+double BatchOrder::pad_share() const {
+  std::int64_t positions = 0, tokens = 0;
+  for (std::int64_t n = 0; n < per_epoch_; ++n) {
+    std::int64_t longest = 0;
+    const std::vector<std::int64_t> rows = batch(n);
+    for (const std::int64_t r : rows) {
+      const std::int64_t length = lengths_[static_cast<std::size_t>(r)];
+      longest = std::max(longest, length);
+      tokens += length;
+    }
+    positions += longest * static_cast<std::int64_t>(rows.size());
+  }
+  return positions > 0 ? 1 - static_cast<double>(tokens) / static_cast<double>(positions) : 0;
+}
+
 TokenBatch TokenBatch::rows(std::int64_t begin, std::int64_t end) const {
   TokenBatch part;
   part.batch = end - begin;

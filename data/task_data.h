@@ -62,6 +62,8 @@ class BatchOrder {
   std::int64_t batches_per_epoch() const { return per_epoch_; }
   /// Rows of batch `n`, counted from the run's start. Each epoch holds every example once.
   std::vector<std::int64_t> batch(std::int64_t n) const;
+  /// Share of an epoch's padded positions that hold no token, each batch padded to its longest; of the first epoch.
+  double pad_share() const;
 
  private:
   void make_epoch(std::int64_t epoch) const;

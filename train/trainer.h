@@ -59,6 +59,8 @@ class Trainer {
   const TransferReport& transfer() const { return transfer_; }
   const Encoder& student() const { return *student_; }
   const EncodedTask& data() const { return train_; }
+  /// Of the training batches; see BatchOrder.
+  double pad_share() const { return order_ ? order_->pad_share() : 0; }
   const RunOptions& options() const { return options_; }
   std::int64_t total_steps() const { return schedule_.steps; }
   void observe(LaunchObserver* observer) { memory_.observe(observer); }

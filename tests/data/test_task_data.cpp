@@ -157,21 +157,8 @@ TEST(BatchOrder, SeedsAndEpochsDiffer) {
 
 TEST(BatchOrder, BucketsHoldExamplesOfOneLength) {
   const std::vector<std::int64_t> all = lengths(4000);
-  const auto padded = [&](bool bucket) {
-    const BatchOrder order(all, 16, {true, bucket, 3});
-    std::int64_t cells = 0;
-    for (std::int64_t n = 0; n < order.batches_per_epoch(); ++n) {
-      std::int64_t longest = 0;
-      const Rows rows = order.batch(n);
-      for (const std::int64_t r : rows) longest = std::max(longest, all[static_cast<std::size_t>(r)]);
-      cells += longest * static_cast<std::int64_t>(rows.size());
-    }
-    return static_cast<double>(cells);
-  };
-  std::int64_t tokens = 0;
-  for (const std::int64_t n : all) tokens += n;
-  EXPECT_LT(padded(true), 1.1 * static_cast<double>(tokens));
-  EXPECT_GT(padded(false), 1.5 * static_cast<double>(tokens));
+  EXPECT_LT(BatchOrder(all, 16, {true, true, 3}).pad_share(), 0.1);
+  EXPECT_GT(BatchOrder(all, 16, {true, false, 3}).pad_share(), 0.3);
   // Short and long batches come mixed.
   const BatchOrder order(all, 16, {true, true, 3});
   const auto first = [&](std::int64_t n) { return all[static_cast<std::size_t>(order.batch(n)[0])]; };
@@ -179,6 +166,13 @@ TEST(BatchOrder, BucketsHoldExamplesOfOneLength) {
   for (std::int64_t n = 0; n + 1 < 50; ++n) rises += first(n + 1) > first(n);
   EXPECT_GT(rises, 10);
   EXPECT_LT(rises, 40);
+}
+
+TEST(BatchOrder, PadsAreThePositionsWithoutTokens) {
+  // Batches 3 5 | 2 2 | 7: 10 + 4 + 7 positions, 19 tokens.
+  EXPECT_DOUBLE_EQ(BatchOrder({3, 5, 2, 2, 7}, 2, {false, false, 0}).pad_share(), 1 - 19.0 / 21.0);
+  EXPECT_EQ(BatchOrder({4, 4, 4}, 2, {true, true, 0}).pad_share(), 0);
+  EXPECT_EQ(BatchOrder({0, 0}, 2, {false, false, 0}).pad_share(), 0);
 }
 
 TEST(BatchOrder, NothingToOrderIsAnError) {
