@@ -19,8 +19,8 @@ template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const LowRankForward&);
 
 /// x and dy have one dtype, dx has it or is f32; de is f32, and so are all sums.
-/// dx[b, s] = e[rank] dy[b] / sqrt(len) (zero at pads); de[r] = sum_b x[b, s(r)] dy[b]^T / sqrt(len_b), in the order of
-/// b; set zeroes the rows of de that no token names.
+/// dx[b, s] = e[rank] dy[b] / sqrt(len) (zero at pads); de[r] = sum_b x[b, s(r)] dy[b]^T / sqrt(len_b), in an order
+/// that the shapes alone fix; set zeroes the rows of de that no token names.
 struct LowRankBackward {
   static constexpr const char* name = "low_rank_backward";
   TensorRef x, e, rank, lengths, dy;

@@ -31,23 +31,27 @@ static __global__ void __launch_bounds__(kSumColumns* kSumRows)
   sums[blockIdx.y * cols + column] = sum;
 }
 
-/// y (cols) (set or add) = the sum of `blocks` rows that lie `step` apart, in their order.
-static __global__ void __launch_bounds__(256)
-    sum_blocks(const float* sums, std::int64_t step, std::int64_t blocks, std::int64_t cols, float* y, bool add) {
+/// y (set or add) = the sum of `blocks` rows of `cols` that lie `step` apart, in their order. y is those columns, or a
+/// matrix of as many elements, with rows of `width` that lie y_step apart.
+static __global__ void __launch_bounds__(128)
+    sum_blocks(const float* sums, std::int64_t step, std::int64_t blocks, std::int64_t cols, float* y,
+               std::int64_t width, std::int64_t y_step, bool add) {
   const std::int64_t column = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (column >= cols) return;
   float sum = 0;
+#pragma unroll 8
   for (std::int64_t b = 0; b < blocks; ++b) sum += sums[b * step + column];
-  y[column] = add ? y[column] + sum : sum;
+  float& to = y[column / width * y_step + column % width];
+  to = add ? to + sum : sum;
 }
 
 inline void finish_sum(const Exec& exec, const char* name, const float* sums, std::int64_t step, std::int64_t blocks,
                        std::int64_t cols, const GradRef& y) {
   if (!y || cols == 0) return;
-  constexpr unsigned kThreads = 256;
+  constexpr unsigned kThreads = 128;
   const dim3 grid((static_cast<unsigned>(cols) + kThreads - 1) / kThreads);
   check_launch(name, launch(sum_blocks, {grid, kThreads, 0, static_cast<cudaStream_t>(exec.stream)}, sums, step, blocks,
-                            cols, y.to.f32(), y.add));
+                            cols, y.to.f32(), y.to.cols(), y.to.row_stride(), y.add));
 }
 
 }  // namespace cald::cuda

@@ -1,7 +1,10 @@
 // The low-rank projection on CUDA.
 #include "kernels/low_rank.h"
 
+#include <algorithm>
+
 #include "kernels/cuda/check_launch.h"
+#include "kernels/cuda/column_sum.cuh"
 #include "kernels/cuda/low_rank_bf16.cuh"
 
 namespace cald {
@@ -33,28 +36,50 @@ cuda::LowRankOperands<T> operands_of(const Args& a) {
   return o;
 }
 
-/// The kernels for operands of type T, with their threads and the tile of de.
+/// The kernels for operands of type T, with their threads, the tile of de, and the most blocks that de's sum is cut
+/// for. P x k alone makes few tiles (128 x 128 is 16 in f32 and 4 in bf16), and a GPU has 108 to 132 multiprocessors:
+/// in f32 each gets the two blocks that its registers hold. In bf16, whose tiles are four times as large, each gets
+/// one: of the 16 parts for MiniLM in f32 the sums are 4 % of the bytes, of the 32 in bf16 a block's are already 16 KB,
+/// written and read, against 98 KB of operands (49 KB for RoBERTa-base at batch 8), and more parts would double that
+/// share. The number depends on shapes alone, so that every GPU gives the same bits.
 template <class T>
 struct Kernels {
   static constexpr auto forward = cuda::low_rank_forward_f32;
   static constexpr auto backward_x = cuda::low_rank_backward_x_f32;
   static constexpr auto backward_e = cuda::low_rank_backward_e_f32;
-  static constexpr int kThreads = cuda::f32_tiles::kThreads, kTileOfE = 32;
+  static constexpr int kThreads = cuda::f32_tiles::kThreads, kTileOfE = 32, kBlocksOfE = 256;
 };
 template <>
 struct Kernels<cuda::bf16> {
   static constexpr auto forward = cuda::low_rank_forward_bf16;
   static constexpr auto backward_x = cuda::low_rank_backward_x_bf16;
   static constexpr auto backward_e = cuda::low_rank_backward_e_bf16;
-  static constexpr int kThreads = cuda::bf16_tiles::kThreads, kTileOfE = 64;
+  static constexpr int kThreads = cuda::bf16_tiles::kThreads, kTileOfE = 64, kBlocksOfE = 128;
 };
+
+std::int64_t tiles_of(std::int64_t n, int tile) { return (n + tile - 1) / tile; }
+
+/// Parts of de's sum: as many as fit beside its tiles, but none without a chunk of columns.
+template <class T>
+std::int64_t parts_of_e(const LowRankBackward& a) {
+  constexpr int kTile = Kernels<T>::kTileOfE;
+  const std::int64_t tiles = std::max<std::int64_t>(1, tiles_of(a.e.dim(0), kTile) * tiles_of(a.e.dim(1), kTile));
+  const std::int64_t chunks = a.x.dim(0) * tiles_of(a.x.dim(2), cuda::kChunkOfE);
+  return std::max<std::int64_t>(1, std::min(Kernels<T>::kBlocksOfE / tiles, chunks));
+}
+/// Elements of scratch memory for the parts, which are summed in another pass; one part is the sum itself.
+template <class T>
+std::int64_t sums_of_e(const LowRankBackward& a) {
+  const std::int64_t parts = parts_of_e<T>(a);
+  return parts > 1 ? parts * a.e.numel() : 0;
+}
 
 /// Starts `kernel` over tiles of (rows, columns) unless there are none.
 template <class T>
 void start(const Exec& exec, const char* name, void (*kernel)(cuda::LowRankOperands<T>),
            const cuda::LowRankOperands<T>& o, int columns, int rows, int tile, int samples) {
   if (columns == 0 || rows == 0 || samples == 0) return;
-  const dim3 grid(static_cast<unsigned>((columns + tile - 1) / tile), static_cast<unsigned>((rows + tile - 1) / tile),
+  const dim3 grid(static_cast<unsigned>(tiles_of(columns, tile)), static_cast<unsigned>(tiles_of(rows, tile)),
                   static_cast<unsigned>(samples));
   cuda::check_launch(name,
                      cuda::launch(kernel, {grid, Kernels<T>::kThreads, 0, static_cast<cudaStream_t>(exec.stream)}, o));
@@ -75,23 +100,32 @@ void backward_as(const Exec& exec, const LowRankBackward& a) {
     o.dx_f32 = sample_rows<float>(a.dx.to, a.dx.add);
   else
     o.dx = sample_rows<T>(a.dx.to, a.dx.add);
-  o.de = rows_of<float>(a.de.to, a.de.add), o.token = static_cast<std::int32_t*>(exec.workspace);
   if (a.dx) start<T>(exec, a.name, Kernels<T>::backward_x, o, o.width, o.tokens, 64, o.batch);
   if (!a.de) return;
+  auto* const sums = static_cast<float*>(exec.workspace);
+  const std::int64_t parts = parts_of_e<T>(a), of_part = a.e.numel();
+  o.token = reinterpret_cast<std::int32_t*>(sums + sums_of_e<T>(a));
+  o.de = sample_rows<float>(a.de.to, a.de.add);
+  if (parts > 1) o.de = {{sums, o.slots, o.slots % 4 == 0}, of_part};
   if (o.positions > 0 && o.batch > 0)
     cuda::check_launch(a.name, cuda::launch(cuda::tokens_by_rank,
                                             {dim3(1, static_cast<unsigned>(o.batch)), cuda::f32_tiles::kThreads, 0,
                                              static_cast<cudaStream_t>(exec.stream)},
                                             o.ranks, o.tokens, o.positions, o.token));
-  start<T>(exec, a.name, Kernels<T>::backward_e, o, o.slots, o.positions, Kernels<T>::kTileOfE, 1);
+  start<T>(exec, a.name, Kernels<T>::backward_e, o, o.slots, o.positions, Kernels<T>::kTileOfE,
+           static_cast<int>(parts));
+  if (parts > 1) cuda::finish_sum(exec, a.name, sums, of_part, parts, of_part, a.de);
 }
 
 }  // namespace
 
-/// The table of tokens by rank.
+/// The parts of de's sum, then the table of tokens by rank.
 template <>
 std::size_t workspace_bytes<Device::cuda>(const Exec&, const LowRankBackward& a) {
-  return a.de ? static_cast<std::size_t>(a.x.dim(0) * a.e.dim(0)) * sizeof(std::int32_t) : 0;
+  if (!a.de) return 0;
+  const std::int64_t sums = is_bf16(a) ? sums_of_e<cuda::bf16>(a) : sums_of_e<float>(a);
+  return static_cast<std::size_t>(sums) * sizeof(float) +
+         static_cast<std::size_t>(a.x.dim(0) * a.e.dim(0)) * sizeof(std::int32_t);
 }
 
 template <>

@@ -5,8 +5,8 @@
 // Device memory read, with tiles of 64 rows and columns (32 for de), S tokens, D columns, k slots, P positions:
 //   forward  B 4 (ceil(k / 64) S D + ceil(D / 64) S k + ceil(k / 64) ceil(D / 64) S)
 //   dx       B 4 (ceil(D / 64) S k + ceil(S / 64) k D + ceil(S / 64) ceil(D / 64) 64)
-//   de       B 4 (ceil(k / 32) P D + ceil(P / 32) k D + ceil(k / 32) P) at most, besides what is added to, and B 4 S
-//            for the table of tokens.
+//   de       4 (B ceil(k / 32) P D + B ceil(P / 32) k D + max(B, Z) ceil(k / 32) P) at most, besides what is added to,
+//            and B 4 S for the table of tokens; the Z parts of its sum are 4 Z P k, written and read
 #pragma once
 #include "kernels/cuda/f32_tiles.cuh"
 
@@ -40,7 +40,7 @@ struct LowRankOperands {
   Rows<const float> e;        ///< (P, k)
   SampleRows<T> y, dx;
   SampleRows<float> dx_f32;  ///< dx where it is f32 and x is not; else without data
-  Rows<float> de;
+  SampleRows<float> de;      ///< (Z, P, k): of each part of the sum
   Ranks ranks;
   std::int32_t* token;  ///< (B, P): the token with this rank, or -1; backward for de only
   int batch, tokens, width, slots, positions;
@@ -124,7 +124,32 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads)
   }
 }
 
-/// de: tile of 32 positions (blockIdx.y) by 32 slots (blockIdx.x), summed over samples in their order.
+constexpr int kChunkOfE = 64;  ///< columns of a sample that are in one part of de's sum
+
+/// Goes over the samples of part blockIdx.z of gridDim.z, and over the columns of each that are in it. The parts are
+/// runs, as long as one another, of the chunks of the first sample, of the second, and so on.
+class SamplesOfPart {
+ public:
+  int b = 0, begin = 0, end = 0;  ///< the sample and its columns in whole chunks, from the first next() on
+
+  __device__ SamplesOfPart(int batch, int width) : chunks_((width + kChunkOfE - 1) / kChunkOfE) {
+    const std::int64_t all = std::int64_t{batch} * chunks_;
+    at_ = static_cast<int>(all * blockIdx.z / gridDim.z), last_ = static_cast<int>(all * (blockIdx.z + 1) / gridDim.z);
+  }
+  /// False: there is no other.
+  __device__ bool next() {
+    if (at_ >= last_) return false;
+    const int chunk = at_ % chunks_, count = min(last_ - at_, chunks_ - chunk);
+    b = at_ / chunks_, begin = chunk * kChunkOfE, end = begin + count * kChunkOfE;
+    at_ += count;
+    return true;
+  }
+
+ private:
+  int chunks_, at_, last_;
+};
+
+/// de: tile of 32 positions (blockIdx.y) by 32 slots (blockIdx.x), a part of the sum over samples and columns.
 static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backward_e_f32(LowRankOperands<float> a) {
   constexpr int kTile = 32, kColumns = 64, kStride = f32_tiles::kStride<kColumns>;
   CALD_SHARED(float, x, [kTile * kStride]);
@@ -132,31 +157,31 @@ static __global__ void __launch_bounds__(f32_tiles::kThreads, 2) low_rank_backwa
   CALD_SHARED(int, tokens, [kTile]);
   const int slot0 = blockIdx.x * kTile, position0 = blockIdx.y * kTile, mine = static_cast<int>(threadIdx.x);
   float out[2][2] = {};
-  for (int b = 0; b < a.batch; ++b) {
+  for (SamplesOfPart part(a.batch, a.width); part.next();) {
     const bool valid = mine < kTile && position0 + mine < a.positions;
-    const int token = valid ? a.token[static_cast<std::int64_t>(b) * a.positions + position0 + mine] : -1;
+    const int token = valid ? a.token[static_cast<std::int64_t>(part.b) * a.positions + position0 + mine] : -1;
     if (!__syncthreads_or(token >= 0)) continue;  // a barrier, too: the last sample's tokens are no longer needed
     if (mine < kTile) tokens[mine] = token;
     float sum[2][2] = {};
-    for (int column0 = 0; column0 < a.width; column0 += kColumns) {
+    for (int column0 = part.begin; column0 < part.end; column0 += kColumns) {
       __syncthreads();  // tokens are there, and the last tiles no longer needed
-      f32_tiles::load_tile<kTile, kColumns, 1>(x, a.x.of(b).from(0, column0), a.width - column0,
+      f32_tiles::load_tile<kTile, kColumns, 1>(x, a.x.of(part.b).from(0, column0), a.width - column0,
                                                [&](int i) { return tokens[i]; });
-      f32_tiles::load_tile<kTile, kColumns, 2>(dy, a.dy.of(b).from(slot0, column0), min(kTile, a.slots - slot0),
+      f32_tiles::load_tile<kTile, kColumns, 2>(dy, a.dy.of(part.b).from(slot0, column0), min(kTile, a.slots - slot0),
                                                a.width - column0);
       __syncthreads();
-      float part[2][2];
-      f32_tiles::scores<kColumns>(x, dy, part);
+      float product[2][2];
+      f32_tiles::scores<kColumns>(x, dy, product);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sum[i / 2][i % 2] += part[i / 2][i % 2];
+      for (int i = 0; i < 4; ++i) sum[i / 2][i % 2] += product[i / 2][i % 2];
     }
-    const float scale = a.ranks.scale(b);
+    const float scale = a.ranks.scale(part.b);
 #pragma unroll
     for (int i = 0; i < 4; ++i) out[i / 2][i % 2] += scale * sum[i / 2][i % 2];
   }
   const float factor[2] = {1, 1};
-  f32_tiles::store_tile<kTile>(a.de.from(position0, slot0), min(kTile, a.positions - position0), a.slots - slot0, out,
-                               factor);
+  f32_tiles::store_tile<kTile>(a.de.of(blockIdx.z).from(position0, slot0), min(kTile, a.positions - position0),
+                               a.slots - slot0, out, factor);
 }
 
 }  // namespace cald::cuda

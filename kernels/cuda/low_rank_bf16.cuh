@@ -5,8 +5,8 @@
 // Device memory read, with S tokens, D columns, k slots, P positions:
 //   forward  B (2 ceil(k / 64) S D + 4 ceil(D / 64) S k + 96 ceil(k / 64) ceil(D / 64) S)
 //   dx       B (4 ceil(D / 64) S k + 2 ceil(S / 64) k D + 2048 ceil(S / 64) ceil(D / 64) ceil(k / 32))
-//   de       B (2 ceil(k / 64) P D + 2 ceil(P / 64) k D + 1024 ceil(k / 64) ceil(P / 64) ceil(D / 32)) at most,
-//            besides what is added to
+//   de       B (2 ceil(k / 64) P D + 2 ceil(P / 64) k D + 2048 ceil(k / 64) ceil(P / 64) ceil(D / 64)) at most,
+//            besides what is added to; the Z parts of its sum are 4 Z P k, written and read
 // The last terms are ranks and tokens, which each thread asks for by itself and caches answer.
 #pragma once
 #include "kernels/cuda/bf16_tiles.cuh"
@@ -126,36 +126,37 @@ static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward
     bf16_tiles::store_tile<kTile>(a.dx.of(b).from(token0, column0), count, columns, out, factor);
 }
 
-/// de: tile of 64 positions (blockIdx.y) by 64 slots (blockIdx.x), summed over samples in their order.
+/// de: tile of 64 positions (blockIdx.y) by 64 slots (blockIdx.x), a part of the sum over samples and columns.
 static __global__ void __launch_bounds__(bf16_tiles::kThreads) low_rank_backward_e_bf16(LowRankOperands<bf16> a) {
   using namespace low_rank_tiles;
   CALD_SHARED(bf16, x, [2][kTile * kStride<kStep>]);
   CALD_SHARED(bf16, dy, [2][kTile * kStride<kStep>]);
   const int slot0 = blockIdx.x * kTile, position0 = blockIdx.y * kTile, mine = static_cast<int>(threadIdx.x);
   float out[kTile / 8][4] = {};
-  for (int b = 0; b < a.batch; ++b) {
-    const std::int32_t* const tokens = a.token + static_cast<std::int64_t>(b) * a.positions + position0;
+  for (SamplesOfPart part(a.batch, a.width); part.next();) {
+    const std::int32_t* const tokens = a.token + static_cast<std::int64_t>(part.b) * a.positions + position0;
     const auto token = [&](int i) { return position0 + i < a.positions ? tokens[i] : -1; };
     if (!__syncthreads_or(mine < kTile && token(mine) >= 0)) continue;
-    const auto load = [&](int column0, int at) {
-      bf16_tiles::load_tile<kTile, kStep>(x[at], a.x.of(b).from(0, column0), a.width - column0, token);
-      bf16_tiles::load_tile<kTile, kStep>(dy[at], a.dy.of(b).from(slot0, column0), a.width - column0,
+    const auto load = [&](int step, int at) {
+      const int column0 = part.begin + step;
+      bf16_tiles::load_tile<kTile, kStep>(x[at], a.x.of(part.b).from(0, column0), a.width - column0, token);
+      bf16_tiles::load_tile<kTile, kStep>(dy[at], a.dy.of(part.b).from(slot0, column0), a.width - column0,
                                           [&](int i) { return slot0 + i < a.slots ? i : -1; });
     };
-    float part[kTile / 8][4] = {};
-    each_step(a.width, load, [&](int at) {
+    float sum[kTile / 8][4] = {};
+    each_step(part.end - part.begin, load, [&](int at) {
 #pragma unroll
       for (int k = 0; k < kStep; k += 16) {
         std::uint32_t left[4];
         bf16_tiles::left_fragment<kStep>(left, x[at], k);
-        bf16_tiles::add_scores<kStep>(part, left, dy[at], k);
+        bf16_tiles::add_scores<kStep>(sum, left, dy[at], k);
       }
     });
-    const float scale = a.ranks.scale(b);
+    const float scale = a.ranks.scale(part.b);
 #pragma unroll
-    for (int i = 0; i < kTile / 2; ++i) out[i / 4][i % 4] += scale * part[i / 4][i % 4];
+    for (int i = 0; i < kTile / 2; ++i) out[i / 4][i % 4] += scale * sum[i / 4][i % 4];
   }
-  Rows<float> de = a.de.from(position0, slot0);
+  Rows<float> de = a.de.of(blockIdx.z).from(position0, slot0);
   de.vectors = false;  // written once a block; the addresses of vectors as well would not fit the registers
   bf16_tiles::store_tile<kTile>(de, min(kTile, a.positions - position0), a.slots - slot0, out, {1, 1});
 }

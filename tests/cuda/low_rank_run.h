@@ -62,24 +62,28 @@ struct LowRankInputs {
   std::vector<float> x, e, dy;
 };
 
-inline LowRankValues<float> run_low_rank(const LowRankCase& c, const LowRankInputs& in, std::int64_t gap = 0,
-                                         bool add = false) {
+/// T: of x and dy, and so of y and dx.
+template <class T = float>
+LowRankValues<float> run_low_rank(const LowRankCase& c, const LowRankInputs& in, std::int64_t gap = 0,
+                                  bool add = false) {
   const Shape x_shape{c.batch, c.tokens, c.width}, y_shape{c.batch, c.slots, c.width}, e_shape{c.positions, c.slots};
   std::vector<float> unread = in.x;  // the rows of pads are not to be read
   for (std::size_t i = 0; i < unread.size(); ++i)
     if (c.rank[i / static_cast<std::size_t>(c.width)] < 0) unread[i] = std::numeric_limits<float>::quiet_NaN();
-  const DeviceTensor<float> x(x_shape, unread, gap), e(e_shape, in.e, gap), dy(y_shape, in.dy, gap), y(y_shape, gap);
+  const DeviceTensor<T> x(x_shape, unread, gap), dy(y_shape, in.dy, gap), y(y_shape, gap);
+  const DeviceTensor<float> e(e_shape, in.e, gap);
   const DeviceTensor<std::int32_t> rank({c.batch, c.tokens}, c.rank, gap), lengths({c.batch}, c.lengths);
-  auto gradient = [&](const Shape& shape) {
-    return add ? DeviceTensor<float>(shape, normal_values(shape.numel(), 9), gap) : DeviceTensor<float>(shape, gap);
+  const auto gradient = [&]<class G>(const Shape& shape, G) {
+    return add ? DeviceTensor<G>(shape, normal_values(shape.numel(), 9), gap) : DeviceTensor<G>(shape, gap);
   };
-  const auto dx = gradient(x_shape), de = gradient(e_shape);
+  const auto dx = gradient(x_shape, T()), de = gradient(e_shape, 0.0f);
   Exec exec;
   exec.device = Device::cuda;
   run<Device::cuda>(exec, LowRankForward{x, e, rank, lengths, y});
   const LowRankBackward backward{x, e, rank, lengths, dy, {dx, add}, {de, add}};
   const Buffer<char> workspace(workspace_bytes<Device::cuda>(exec, backward));
-  check(cudaMemset(workspace.get(), 0, workspace_bytes<Device::cuda>(exec, backward)));  // fresh memory reads as -1
+  // Fresh memory reads as -1, which is a token's absence; a token of this number and a sum of 3e38 are none.
+  check(cudaMemset(workspace.get(), 0x7f, workspace_bytes<Device::cuda>(exec, backward)));
   exec.workspace = workspace.get();
   run<Device::cuda>(exec, backward);
   check(cudaDeviceSynchronize());

@@ -75,6 +75,41 @@ TEST(CudaLowRank, Layouts) {
   check_case("added, aligned", padded_case(9, 32, 8, {0, 2}), 0, true);
 }
 
+/// Samples that begin and end within parts of de's sum, and parts within samples. What counts of the positions is few,
+/// so that the definition is quick.
+LowRankCase cut_case(std::int64_t positions, std::int64_t slots) {
+  LowRankCase c = padded_case(6, 11 * 64 - 7, slots, {0, 3, 1});
+  c.positions = positions;
+  for (std::int32_t& r : c.rank)
+    if (r >= 0) r = static_cast<std::int32_t>((r * 37 + 5) % positions);
+  return c;
+}
+
+TEST(CudaLowRank, PartsOfTheGradientOfE) {
+  check_case("as many as fit beside 16 tiles", cut_case(97, 97));
+  check_case("added, aligned rows with gaps", cut_case(97, 100), 4, true);
+  check_case("added, rows of any alignment", cut_case(97, 97), 3, true);
+  check_case("one", padded_case(37, 64, 36, {3}), 4);
+  check_case("one, added, rows of any alignment", padded_case(37, 64, 36, {3}), 3, true);
+}
+
+TEST(CudaLowRank, PartsOfTheGradientOfEInBf16) {
+  for (const auto& [slots, gap, add] : {std::tuple{97, 0, false}, std::tuple{104, 8, true}, std::tuple{97, 3, true}}) {
+    SCOPED_TRACE(slots);
+    const LowRankCase c = cut_case(97, slots);
+    LowRankInputs in(c);
+    std::transform(in.x.begin(), in.x.end(), in.x.begin(), RoundedToBf16());
+    std::transform(in.dy.begin(), in.dy.end(), in.dy.begin(), RoundedToBf16());
+    std::vector<double> want = low_rank_reference<double>(c, in.x, in.e, in.dy).de;
+    std::vector<float> naive = low_rank_reference<float>(c, in.x, in.e, in.dy).de;
+    if (add) {
+      const std::vector<float> before = normal_values(c.positions * c.slots, 9);
+      add_to(want, before), add_to(naive, before);
+    }
+    expect_near(run_low_rank<__nv_bfloat16>(c, in, gap, add).de, want, tolerance_of(want, naive), "de");
+  }
+}
+
 TEST(CudaLowRank, EveryScheduleGivesTheSameBits) {
   const LowRankCase c = padded_case(70, 67, 35, {0, 40, 2});
   const LowRankInputs in(c);

@@ -1,6 +1,7 @@
 // The formulas that stand beside the CUDA kernels: bytes of device memory that a launch's threads ask for, by kernel.
 // Operands are as in the launch; what several threads of a warp read together counts for each of them.
 #pragma once
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -151,10 +152,14 @@ inline Tiling tiling_of(const LowRankBackward& a) {
                  bytes(a.dx.to)});
   if (!a.de) return t;
   t.push_back({"tokens_by_rank", 4 * b * s, 4 * b * (p + s)});
+  const std::int64_t blocks = tiles(k, tile) * tiles(p, tile), most = (bf16 ? 128 : 256) / blocks;
+  const std::int64_t parts = std::max<std::int64_t>(1, std::min(most, b * tiles(d, 64)));
+  const std::int64_t samples = std::max(b, parts);  // that the blocks of a tile look at, each at its tokens
   t.push_back({bf16 ? "low_rank_backward_e_bf16" : "low_rank_backward_e_f32",
-               b * (size * (tiles(k, tile) * p * d + tiles(p, tile) * k * d) +
-                    (bf16 ? tiles(k, tile) * tiles(p, tile) * (1024 * tiles(d, 32) + 768) : 4 * tiles(k, tile) * p)),
-               bytes(a.de.to)});
+               b * size * (tiles(k, tile) * p * d + tiles(p, tile) * k * d) +
+                   blocks * (bf16 ? b * 2048 * tiles(d, 64) + samples * 768 : samples * 4 * tile),
+               parts * bytes(a.de.to)});
+  if (parts > 1) t.push_back({"sum_blocks", parts * bytes(a.de.to) + bytes_added_to(a.de), bytes(a.de.to)});
   return t;
 }
 
