@@ -211,11 +211,12 @@ void add_losses(Cases& cases) {
 
 /// Over the matrices of one layer.
 void add_optimizer(Cases& cases) {
-  const auto slots = [](Kit& k, const StepShape& s) {
+  const auto slots = [](Kit& k, const StepShape& s, DType moments = DType::f32) {
     std::vector<AdamWSlot> all;
     const auto matrix = [&](std::int64_t rows, std::int64_t cols) {
       const Shape shape{rows, cols};
-      all.push_back({k.values(shape), k.values(shape), k.values(shape), k.positive(shape), 1e-5f, 0.0f});
+      all.push_back(
+          {k.values(shape), k.values(shape), k.values(shape, moments), k.positive(shape, moments), 1e-5f, 0.0f});
     };
     for (int i = 0; i < 4; ++i) matrix(s.hidden, s.hidden);
     matrix(s.ffn, s.hidden);
@@ -224,6 +225,10 @@ void add_optimizer(Cases& cases) {
   };
   cases.push_back({"adamw/layer", [=](Kit& k, const StepShape& s) {
                      const auto all = slots(k, s);
+                     k.time(AdamW{&all, 3, 0.9, 0.999, 1e-8f, 0.0f, {}});
+                   }});
+  cases.push_back({"adamw/layer_bf16_moments", [=](Kit& k, const StepShape& s) {
+                     const auto all = slots(k, s, DType::bf16);
                      k.time(AdamW{&all, 3, 0.9, 0.999, 1e-8f, 0.0f, {}});
                    }});
   cases.push_back({"gradient_norm/layer", [=](Kit& k, const StepShape& s) {

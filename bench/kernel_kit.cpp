@@ -16,23 +16,19 @@ TensorRef KernelKit::fill(const Shape& shape, Value&& value_at) {
 }
 
 /// Large operands repeat a stretch of values: drawing them all would take longer than the measurement.
-TensorRef KernelKit::normal(const Shape& shape, bool magnitudes) {
+TensorRef KernelKit::normal(const Shape& shape, DType dtype, bool magnitudes) {
   static const std::vector<float> kStretch = [] {
     RandomStream random(7, 0);
     std::vector<float> v(65521);  // a prime, so that rows differ
     for (float& x : v) x = random.normal();
     return v;
   }();
-  return fill<float>(shape, [&](std::size_t i) {
+  const TensorRef exact = fill<float>(shape, [&](std::size_t i) {
     const float x = kStretch[i % kStretch.size()];
     return magnitudes ? std::abs(x) : x;
   });
-}
-
-TensorRef KernelKit::factors(const Shape& shape) {
-  const TensorRef exact = values(shape);
-  if (context_.exec().compute == exact.dtype) return exact;
-  const Tensor& rounded = operands_.emplace_back(context_.empty(shape, context_.exec().compute));
+  if (dtype == exact.dtype) return exact;
+  const Tensor& rounded = operands_.emplace_back(context_.empty(shape, dtype));
   context_.launch(Copy{exact, rounded});
   return rounded;
 }

@@ -16,11 +16,11 @@ class KernelKit {
       : state_(state), peak_(peak), heap_(exec.device), context_(exec, heap_) {}
 
   // Operands live as long as the kit.
-  /// Standard normal values, and their magnitudes.
-  TensorRef values(const Shape& shape) { return normal(shape, false); }
-  /// The same, rounded to what products compute in.
-  TensorRef factors(const Shape& shape);
-  TensorRef positive(const Shape& shape) { return normal(shape, true); }
+  /// Standard normal values, and their magnitudes, rounded where dtype is bf16.
+  TensorRef values(const Shape& shape, DType dtype = DType::f32) { return normal(shape, dtype, false); }
+  TensorRef positive(const Shape& shape, DType dtype = DType::f32) { return normal(shape, dtype, true); }
+  /// Values in what products compute in.
+  TensorRef factors(const Shape& shape) { return values(shape, context_.exec().compute); }
   /// Whole numbers: drawn from 0 to below `end`, counted from 0 along a row, all one value.
   TensorRef drawn(const Shape& shape, std::int64_t end);
   TensorRef counted(const Shape& shape);
@@ -39,7 +39,7 @@ class KernelKit {
   }
 
  private:
-  TensorRef normal(const Shape& shape, bool magnitudes);
+  TensorRef normal(const Shape& shape, DType dtype, bool magnitudes);
   template <class T, class Value>
   TensorRef fill(const Shape& shape, Value&& value_at);
   void report(const Cost& cost);

@@ -1,6 +1,7 @@
 // The benchmarks of the kernels: that each kernel has one, and what they write.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
@@ -74,6 +75,20 @@ TEST(KernelBench, FilterChoosesAndRatesFollowFromTheShape) {
     EXPECT_NEAR(b.at("flop_per_second").get<double>() * seconds, flop, 1e-6 * flop);
   }
   EXPECT_EQ(measured, 2);
+}
+
+TEST(KernelBench, AdamWHasOneForEachDtypeOfItsMoments) {
+  TempFolder folder;
+  KernelBenchOptions o = once(folder / "some.json");
+  o.filter = "^adamw/";
+  run_quietly(o);
+  const auto result = nlohmann::json::parse(content_of(folder / "some.json"));
+  std::set<double> bytes_of_parameter;
+  for (const auto& b : result.at("benchmarks")) {
+    const double seconds = b.at("real_time").get<double>() * 1e-6, parameters = 4 * 24 * 24 + 2 * 24 * 96;
+    bytes_of_parameter.insert(std::round(b.at("bytes_per_second").get<double>() * seconds / parameters));
+  }
+  EXPECT_EQ(bytes_of_parameter, (std::set<double>{20, 28}));
 }
 
 TEST(KernelBench, NamesWhatIsWrong) {

@@ -23,9 +23,9 @@ class KernelKit {
  public:
   KernelKit(const Exec& exec, std::function<void(const KernelLaunch&)> ask) : exec_(exec), ask_(std::move(ask)) {}
 
-  TensorRef values(const Shape& shape) { return zeros(shape, DType::f32); }
+  TensorRef values(const Shape& shape, DType dtype = DType::f32) { return zeros(shape, dtype); }
+  TensorRef positive(const Shape& shape, DType dtype = DType::f32) { return zeros(shape, dtype); }
   TensorRef factors(const Shape& shape) { return zeros(shape, exec_.compute); }
-  TensorRef positive(const Shape& shape) { return values(shape); }
   TensorRef drawn(const Shape& shape, std::int64_t end) {
     return whole(shape, [&](std::int64_t i) { return i * 7919 % end; });
   }
