@@ -31,5 +31,7 @@ struct EmbeddingBackward {
 Cost cost_of(const EmbeddingBackward&);
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const EmbeddingBackward&);
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const EmbeddingBackward&);
 
 }  // namespace cald

@@ -37,36 +37,39 @@ void run<Device::cuda>(Exec& exec, const EmbeddingForward& a) {
                      cuda::launch(cuda::embedding_sum, {grid, 128, 0, static_cast<cudaStream_t>(exec.stream)}, sum));
 }
 
+/// The runs and the tokens in their order.
+template <>
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const EmbeddingBackward& a) {
+  return a.dtable ? static_cast<std::size_t>(a.ids.numel()) * (sizeof(cuda::Run) + sizeof(int)) : 0;
+}
+
 template <>
 void run<Device::cuda>(Exec& exec, const EmbeddingBackward& a) {
   if (!a.dtable) return;
   const auto stream = static_cast<cudaStream_t>(exec.stream);
-  const bool by_rows = a.rows.present;
-  const int count = static_cast<int>(a.ids.numel());
-  if (by_rows) {
-    constexpr unsigned kThreads = 128;
+  const auto count = static_cast<unsigned>(a.ids.numel());
+  if (a.rows.present)
     cuda::check_launch(a.name,
                        cudaMemsetAsync(a.rows.data, 0xff, static_cast<std::size_t>(a.rows.numel()) * 4, stream));
-    if (count > 0)
-      cuda::check_launch(a.name,
-                         cuda::launch(cuda::note_first_tokens,
-                                      {(static_cast<unsigned>(count) + kThreads - 1) / kThreads, kThreads, 0, stream},
-                                      ids_of(a.ids), count, a.frozen, a.rows.as<unsigned>()));
-  } else if (!a.dtable.add) {
+  else if (!a.dtable.add)
     run<Device::cuda>(exec, Fill{a.dtable.to, 0.0f});
-  }
-  if (a.dy.numel() == 0) return;
-  const cuda::EmbeddingScatter scatter{ids_of(a.ids),
+  if (count == 0) return;
+  auto* const runs = static_cast<cuda::Run*>(exec.workspace);
+  int* const order = reinterpret_cast<int*>(runs + count);
+  cuda::check_launch(a.name, cuda::launch(cuda::sort_tokens, {(count + 31) / 32, 32 * cuda::kSortWarps, 0, stream},
+                                          ids_of(a.ids), static_cast<int>(count), a.frozen, order, runs,
+                                          a.rows.present ? a.rows.as<std::int32_t>() : nullptr));
+  if (a.dy.cols() == 0) return;
+  const cuda::EmbeddingScatter scatter{order,
+                                       runs,
                                        a.dy.f32(),
                                        a.dy.strides[0],
                                        a.dy.strides[1],
-                                       table_of(a.dtable.to),
-                                       count,
+                                       static_cast<int>(a.ids.dim(1)),
                                        static_cast<int>(a.dy.cols()),
-                                       a.frozen,
-                                       by_rows};
-  const dim3 grid(static_cast<unsigned>(scatter.count),
-                  static_cast<unsigned>((scatter.features + cuda::kScatterThreads - 1) / cuda::kScatterThreads));
+                                       table_of(a.dtable.to),
+                                       a.dtable.add};
+  const dim3 grid(count, static_cast<unsigned>((scatter.features + cuda::kScatterThreads - 1) / cuda::kScatterThreads));
   cuda::check_launch(a.name, cuda::launch(cuda::embedding_scatter, {grid, cuda::kScatterThreads, 0, stream}, scatter));
 }
 

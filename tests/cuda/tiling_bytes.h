@@ -79,13 +79,12 @@ inline Tiling tiling_of(const EmbeddingForward& a) {
   return {{"embedding_sum", tables * (bytes(a.y) + 512 * a.word_ids.numel()), bytes(a.y)}};
 }
 inline Tiling tiling_of(const EmbeddingBackward& a) {
-  const std::int64_t n = a.ids.numel(), parts = tiles(a.dy.cols(), 128);
+  const std::int64_t n = a.ids.numel(), d = a.dy.cols();
+  const std::int64_t sums = 4 * d * (a.rows.present ? n : std::min(n, a.dtable.to.rows()));
   Tiling t;
-  if (a.rows.present)
-    t.push_back({"note_first_tokens", 8 * n, 4 * n});
-  else if (!a.dtable.add)
-    t.push_back({"walk_elements<", 0, bytes(a.dtable.to)});
-  t.push_back({"embedding_scatter", bytes(a.dy) * (a.rows.present ? 1 : 2) + parts * n * (4 * n + 512), bytes(a.dy)});
+  if (!a.rows.present && !a.dtable.add) t.push_back({"walk_elements<", 0, bytes(a.dtable.to)});
+  t.push_back({"sort_tokens", tiles(n, 32) * (4 * n + 1024), n * (a.rows.present ? 16 : 12)});
+  t.push_back({"embedding_scatter", bytes(a.dy) + 12 * tiles(d, 128) * n + (a.dtable.add ? sums : 0), sums});
   return t;
 }
 

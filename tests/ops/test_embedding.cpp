@@ -62,7 +62,7 @@ TEST(Embedding, ValuesAndGradients) {
 }
 
 TEST(Embedding, ScatterKeepsTheOrderForAnyNumberOfThreads) {
-  constexpr std::int64_t kRows = 700, kTable = 9, kCols = 50;
+  constexpr std::int64_t kRows = 2100, kTable = 9, kCols = 150;
   const IdSet ids = draw_ids(7, kRows / 7, 5);
   const std::vector<float> dy = normal_values(kRows * kCols, 4, 4);
   std::vector<float> expected(kTable * kCols, 0.0f);  // the plain loop in the order of the rows
