@@ -3,7 +3,7 @@
 // Device memory, with n elements: x read and y written once, 4 n bytes each; a sample's number for four features, n.
 #pragma once
 #include "engine/base/rng.h"
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/vectors.cuh"
 
 namespace cald::cuda {
 
@@ -15,11 +15,24 @@ struct DropoutRows {
   const std::int32_t* samples;
   std::int64_t samples_step;
   int positions, features;
+  bool vectors;  ///< every row begins at an aligned address
   bool add;
   RngKey site;
   std::uint32_t threshold;
   float scale;
 };
+
+/// N elements, each with its word.
+template <int N>
+__device__ __forceinline__ void drop(const DropoutRows& a, const float* x, float* y, const std::uint32_t* word) {
+  const auto from = load_elements<N>(x);
+  Elements<float, N> old{};
+  if (a.add) old = load_elements<N>(y);
+  store_elements<N>(y, elements<N>([&](int k) {
+                      const float kept = word[k] < a.threshold ? from.x[k] * a.scale : 0.0f;
+                      return a.add ? old.x[k] + kept : kept;
+                    }));
+}
 
 static __global__ void __launch_bounds__(128) dropout_rows(DropoutRows a) {
   const int first = (blockIdx.x * static_cast<int>(blockDim.x) + threadIdx.x) * 4, b = blockIdx.z;
@@ -28,14 +41,15 @@ static __global__ void __launch_bounds__(128) dropout_rows(DropoutRows a) {
   for (int s = blockIdx.y; s < a.positions; s += gridDim.y) {
     const PhiloxWords words =
         dropout_words(a.site, sample, static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(first / 4));
-    const float* x = a.x + b * a.x_steps[0] + s * a.x_steps[1];
-    float* y = a.y + b * a.y_steps[0] + s * a.y_steps[1];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (first + i >= a.features) break;
-      const float kept = words.w[i] < a.threshold ? x[first + i] * a.scale : 0.0f;
-      y[first + i] = a.add ? y[first + i] + kept : kept;
+    const float* x = a.x + b * a.x_steps[0] + s * a.x_steps[1] + first;
+    float* y = a.y + b * a.y_steps[0] + s * a.y_steps[1] + first;
+    if (a.vectors && first + 4 <= a.features) {
+      drop<4>(a, x, y, words.w);
+      continue;
     }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (first + i < a.features) drop<1>(a, x + i, y + i, words.w + i);
   }
 }
 

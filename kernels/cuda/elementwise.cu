@@ -140,6 +140,8 @@ void run<Device::cuda>(Exec& exec, const DropoutApply& a) {
   }
   if (x.numel() == 0) return;
   const bool rows = x.shape.rank() == 3;
+  bool vectors = cuda::begins_with_vector(x, 4) && cuda::begins_with_vector(y, 4);
+  for (int d = 0; d + 1 < x.shape.rank(); ++d) vectors = vectors && x.strides[d] % 4 == 0 && y.strides[d] % 4 == 0;
   const cuda::DropoutRows rule{x.f32(),
                                y.f32(),
                                {x.strides[0], rows ? x.strides[1] : 0},
@@ -148,6 +150,7 @@ void run<Device::cuda>(Exec& exec, const DropoutApply& a) {
                                a.samples.strides[0],
                                rows ? static_cast<int>(x.dim(1)) : 1,
                                static_cast<int>(x.cols()),
+                               vectors,
                                a.y.add,
                                a.dropout.key,
                                a.dropout.threshold(),

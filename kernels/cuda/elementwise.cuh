@@ -1,4 +1,4 @@
-// Functions of one element, for walk.cuh: each moves its operands once between device memory and the processor.
+// Functions of elements, for walk.cuh: each moves its operands once between device memory and the processor.
 #pragma once
 #include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/walk.cuh"
@@ -8,49 +8,82 @@ namespace cald::cuda {
 
 template <class T>
 struct FillElement {
+  static constexpr int kVector = kVectorOf<T>;
   T* y;
   T value;
-  __device__ void operator()(const std::int64_t (&at)[1]) const { y[at[0]] = value; }
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[1]) const {
+    store_elements<N>(y + at[0], elements<N>([&](int) { return value; }));
+  }
 };
 
 template <class T>
 struct CopyElement {
+  static constexpr int kVector = kVectorOf<T>;
   const T* x;
   T* y;
-  __device__ void operator()(const std::int64_t (&at)[2]) const { y[at[1]] = x[at[0]]; }
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[2]) const {
+    store_elements<N>(y + at[1], load_elements<N>(x + at[0]));
+  }
 };
 
 template <class X, class Y>
 struct ConvertElement {
+  static constexpr int kVector = kVectorOf<X, Y>;
   const X* x;
   Y* y;
-  __device__ void operator()(const std::int64_t (&at)[2]) const { y[at[1]] = narrow_to<Y>(widen(x[at[0]])); }
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[2]) const {
+    const auto from = load_elements<N>(x + at[0]);
+    store_elements<N>(y + at[1], elements<N>([&](int k) { return narrow_to<Y>(widen(from.x[k])); }));
+  }
 };
 
 struct AddElement {
+  static constexpr int kVector = kVectorOf<float>;
   const float *a, *b;
   float* y;
   float alpha, beta;
-  __device__ void operator()(const std::int64_t (&at)[3]) const {
-    y[at[2]] = __fmaf_rn(alpha, a[at[0]], beta * b[at[1]]);
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[3]) const {
+    const auto first = load_elements<N>(a + at[0]), second = load_elements<N>(b + at[1]);
+    store_elements<N>(y + at[2], elements<N>([&](int k) { return __fmaf_rn(alpha, first.x[k], beta * second.x[k]); }));
   }
 };
 /// Without b, which may hold anything.
 struct ScaleElement {
+  static constexpr int kVector = kVectorOf<float>;
   const float* a;
   float* y;
   float alpha;
-  __device__ void operator()(const std::int64_t (&at)[2]) const { y[at[1]] = alpha * a[at[0]]; }
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[2]) const {
+    const auto from = load_elements<N>(a + at[0]);
+    store_elements<N>(y + at[1], elements<N>([&](int k) { return alpha * from.x[k]; }));
+  }
 };
 
 /// Whoever finds one sets the flag; it never falls back.
 template <class T>
 struct FindElement {
+  static constexpr int kVector = kVectorOf<T>;
   const T* x;
   std::int32_t* flag;
-  __device__ void operator()(const std::int64_t (&at)[1]) const {
-    const float v = widen(x[at[0]]);
-    if (!(v - v == 0.0f)) atomicExch(flag, 1);
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[1]) const {
+    const auto from = load_elements<N>(x + at[0]);
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      const float v = widen(from.x[k]);
+      if (!(v - v == 0.0f)) atomicExch(flag, 1);
+    }
   }
 };
 
@@ -87,22 +120,33 @@ __device__ __forceinline__ float slope(float x) {
 
 template <Activation kF, class T>
 struct ActivateElement {
+  static constexpr int kVector = kVectorOf<T>;
   const T* x;
   T* y;
-  __device__ void operator()(const std::int64_t (&at)[2]) const {
-    y[at[1]] = narrow_to<T>(activate<kF>(widen(x[at[0]])));
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[2]) const {
+    const auto from = load_elements<N>(x + at[0]);
+    store_elements<N>(y + at[1], elements<N>([&](int k) { return narrow_to<T>(activate<kF>(widen(from.x[k]))); }));
   }
 };
 
 template <Activation kF, class T>
 struct ActivateBackwardElement {
+  static constexpr int kVector = kVectorOf<T>;
   const T *x, *dy;
   T* dx;
   bool add;
-  __device__ void operator()(const std::int64_t (&at)[3]) const {
-    const float d = slope<kF>(widen(x[at[0]])) * widen(dy[at[1]]);
-    T& to = dx[at[2]];
-    to = narrow_to<T>(add ? widen(to) + d : d);
+
+  template <int N>
+  __device__ void apply(const std::int64_t (&at)[3]) const {
+    const auto from = load_elements<N>(x + at[0]), d = load_elements<N>(dy + at[1]);
+    Elements<T, N> old;
+    if (add) old = load_elements<N>(dx + at[2]);
+    store_elements<N>(dx + at[2], elements<N>([&](int k) {
+                        const float through = slope<kF>(widen(from.x[k])) * widen(d.x[k]);
+                        return narrow_to<T>(add ? widen(old.x[k]) + through : through);
+                      }));
   }
 };
 

@@ -3,13 +3,14 @@
 // Device memory: AdamW reads value, gradient and both moments and writes all but the gradient, 28 bytes a parameter, 20
 // with moments in bf16; of a table whose gradient is by rows, as much for those of named rows, 4 bytes less for those
 // of rows that moved before, and 8 bytes more a row, which each thread of the row asks for. The norm reads 4 bytes a
-// parameter.
+// parameter. A thread moves kVector neighbours at a time where they lie at aligned addresses.
 #pragma once
 #include "kernels/cuda/two_float.cuh"
+#include "kernels/cuda/vectors.cuh"
 
 namespace cald::cuda {
 
-constexpr int kChunk = 4096, kOptimizerThreads = 256;
+constexpr int kChunk = 4096, kOptimizerThreads = 256, kVector = kVectorOf<float>;
 
 struct OptimizerSlot {
   float* value;
@@ -23,18 +24,20 @@ struct OptimizerSlot {
   const int* rows = nullptr;  ///< by rows: see AdamWSlot
   int* moved = nullptr;
   std::uint32_t noise_key = 0;
+  bool vectors = false;  ///< all tensors begin at aligned addresses, and rows, where there are some, are whole vectors
 
-  /// The gradient of element i; `none` if nothing is to be done for it.
-  __device__ float gradient(std::int64_t i, bool& none) const {
-    if (!rows) return grad[i];
+  /// The gradients of N elements from i on, of one row; `none` if nothing is to be done for them.
+  template <int N>
+  __device__ Elements<float, N> gradient(std::int64_t i, bool& none) const {
+    if (!rows) return load_elements<N>(grad + i);
     const std::int64_t row = i / columns;
     const int at = rows[row];
     if (at < 0) {
       none = decay == 1.0f && !moved[row];  // no thread writes `moved` of a row without a gradient
-      return 0.0f;
+      return {};
     }
     if (i % columns == 0) moved[row] = 1;
-    return grad[at * std::int64_t{columns} + i % columns];
+    return load_elements<N>(grad + at * std::int64_t{columns} + i % columns);
   }
 };
 
@@ -65,39 +68,64 @@ __device__ __forceinline__ void set_moment(bf16& to, float x, std::uint32_t nois
   to = __float2bfloat16(__uint_as_float((__float_as_uint(x) + (noise & 0xFFFFu)) & 0xFFFF0000u));
 }
 
-/// Moment is float or bf16.
+/// N elements from i on. Moment is float or bf16.
+template <int N, class Moment>
+__device__ __forceinline__ void update_elements(const OptimizerSlot& s, const AdamWFactors& f, float scale,
+                                                std::int64_t i) {
+  bool none = false;
+  const auto grad = s.gradient<N>(i, none);
+  if (none) return;
+  Moment *const m_at = static_cast<Moment*>(s.m) + i, *const v_at = static_cast<Moment*>(s.v) + i;
+  auto value = load_elements<N>(s.value + i);
+  auto m = load_elements<N>(m_at), v = load_elements<N>(v_at);
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    const float g = grad.x[k] * scale;
+    const float new_m = __fmaf_rn(f.beta1, moment(m.x[k]), f.rest1 * g);
+    const float new_v = __fmaf_rn(f.beta2, moment(v.x[k]), f.rest2 * (g * g));
+    const float change = new_m / (__fsqrt_rn(new_v) / f.root_correction + f.eps);
+    const std::uint32_t noise =
+        sizeof(Moment) == 2 ? rounding_noise(s.noise_key, static_cast<std::uint32_t>(i + k)) : 0;
+    set_moment(m.x[k], new_m, noise);
+    set_moment(v.x[k], new_v, noise >> 16);
+    value.x[k] = __fmaf_rn(-s.step_size, change, value.x[k] * s.decay);
+  }
+  store_elements<N>(s.value + i, value);
+  store_elements<N>(m_at, m);
+  store_elements<N>(v_at, v);
+}
+
 template <class Moment>
 static __global__ void __launch_bounds__(kOptimizerThreads)
     adamw_update(const __grid_constant__ OptimizerSlots slots, AdamWFactors f) {
   const OptimizerSlot& s = slots.of_block(blockIdx.x);
   const std::int64_t first = std::int64_t{static_cast<int>(blockIdx.x) - s.first_block} * s.chunk;
   const float scale = f.max_norm > 0.0f ? fminf(1.0f, f.max_norm / (*f.norm + 1e-6f)) : 1.0f;
-  for (int k = threadIdx.x; k < s.chunk; k += kOptimizerThreads) {
-    const std::int64_t i = first + k;
-    if (i >= s.numel) return;
-    bool none = false;
-    const float g = s.gradient(i, none) * scale;
-    if (none) continue;
-    Moment &m_at = static_cast<Moment*>(s.m)[i], &v_at = static_cast<Moment*>(s.v)[i];
-    const float m = __fmaf_rn(f.beta1, moment(m_at), f.rest1 * g);
-    const float v = __fmaf_rn(f.beta2, moment(v_at), f.rest2 * (g * g));
-    const float change = m / (__fsqrt_rn(v) / f.root_correction + f.eps);
-    const std::uint32_t noise = sizeof(Moment) == 2 ? rounding_noise(s.noise_key, static_cast<std::uint32_t>(i)) : 0;
-    set_moment(m_at, m, noise);
-    set_moment(v_at, v, noise >> 16);
-    s.value[i] = __fmaf_rn(-s.step_size, change, s.value[i] * s.decay);
-  }
+  const int count = static_cast<int>(s.numel - first < s.chunk ? s.numel - first : s.chunk);
+  const int whole = s.vectors ? count / kVector * kVector : 0;
+  for (int k = threadIdx.x * kVector; k < whole; k += kOptimizerThreads * kVector)
+    update_elements<kVector, Moment>(s, f, scale, first + k);
+  for (int k = whole + threadIdx.x; k < count; k += kOptimizerThreads)
+    update_elements<1, Moment>(s, f, scale, first + k);
 }
 
-/// sums[first + block] = the sum of squares of a chunk.
+/// sums[first + block] = the sum of squares of a chunk. A thread has the same elements in the same order whether they
+/// are moved as vectors or not.
 static __global__ void __launch_bounds__(kOptimizerThreads)
     gradient_squares(const __grid_constant__ OptimizerSlots slots, TwoFloat* sums) {
   CALD_SHARED(TwoFloat, of_warp, [kOptimizerThreads / 32]);
   const OptimizerSlot& s = slots.of_block(blockIdx.x);
   const std::int64_t first = std::int64_t{static_cast<int>(blockIdx.x) - s.first_block} * kChunk;
   TwoFloat sum{};
-  for (int k = threadIdx.x; k < kChunk; k += kOptimizerThreads)
-    if (first + k < s.numel) sum = add_product(sum, s.grad[first + k], s.grad[first + k]);
+  for (int k = threadIdx.x * kVector; k < kChunk && first + k < s.numel; k += kOptimizerThreads * kVector) {
+    Elements<float, kVector> g{};
+    if (s.vectors && first + k + kVector <= s.numel)
+      g = load_elements<kVector>(s.grad + first + k);
+    else
+      for (int e = 0; e < kVector && first + k + e < s.numel; ++e) g.x[e] = s.grad[first + k + e];
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) sum = add_product(sum, g.x[e], g.x[e]);
+  }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = sum;
   __syncthreads();

@@ -120,7 +120,8 @@ inline Tiling tiling_of(const AdamW& a) {
   for (const AdamWSlot& s : *a.slots) {
     const std::int64_t n = s.rows.present ? s.grad.numel() : s.value.numel();
     const std::int64_t moments = s.has_bf16_moments() ? 4 : 8;
-    b.loaded += (8 + moments) * n + (s.rows.present ? 8 * s.value.numel() : 0);
+    const std::int64_t of_thread = s.value.cols() % 4 == 0 ? 4 : 1;
+    b.loaded += (8 + moments) * n + (s.rows.present ? 8 * s.value.numel() / of_thread : 0);
     b.loaded += a.max_norm > 0 ? s.value.numel() / 4 : 0;
     b.stored += (4 + moments) * n + (s.rows.present ? 4 * s.grad.rows() : 0);
   }

@@ -200,6 +200,87 @@ TEST(Copy, Permuted) {
   check_permuted_copy<std::uint8_t>(DType::boolean);
 }
 
+/// A (kRows, cols) part of a larger tensor: its rows `pitch` apart, the first `first` elements on.
+struct Part {
+  static constexpr std::int64_t kRows = 5, kSize = kRows * 67;  ///< elements of the larger one
+  std::int64_t pitch, first;
+
+  TensorRef of(TensorRef whole, std::int64_t cols) const {
+    whole.data = static_cast<std::byte*>(whole.data) + static_cast<std::size_t>(first) * size_of(whole.dtype);
+    whole.shape = {kRows, cols};
+    whole.strides = {pitch, 1};
+    return whole;
+  }
+  std::size_t at(std::int64_t row, std::int64_t column) const {
+    return static_cast<std::size_t>(row * pitch + first + column);
+  }
+};
+/// Rows that all begin at vectors of 16, and rows that do not.
+constexpr Part kParts[] = {{64, 0}, {64, 16}, {64, 1}, {67, 0}};
+
+/// fn(in, out, columns) of parts that lie differently.
+template <class Fn>
+void each_pair_of_parts(const Fn& fn) {
+  for (const Part& in : kParts)
+    for (const Part& out : kParts)
+      for (const std::int64_t cols : {1, 3, 32, 45}) {
+        SCOPED_TRACE(std::to_string(cols) + " columns " + std::to_string(in.pitch) + " apart from " +
+                     std::to_string(in.first) + ", to " + std::to_string(out.pitch) + " from " +
+                     std::to_string(out.first));
+        fn(in, out, cols);
+      }
+}
+
+/// What a vector would reach beyond the part must neither be read nor written.
+void check_copy_of_parts(DType from, DType to) {
+  SCOPED_TRACE(std::string(name_of(from)) + " to " + name_of(to));
+  Place place;
+  Context& context = place;
+  std::vector<float> values(Part::kSize);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 100);
+  const Tensor numbers = tensor_of(context, {Part::kSize}, values), result = context.empty({Part::kSize});
+  const Tensor x = context.empty({Part::kSize}, from), y = context.empty({Part::kSize}, to);
+  context.launch(Copy{numbers, x});
+  each_pair_of_parts([&](const Part& in, const Part& out, std::int64_t cols) {
+    context.launch(Fill{y, -1.0f});
+    context.launch(Copy{in.of(x, cols), out.of(y, cols)});
+    context.launch(Copy{y, result});
+    std::vector<float> want(Part::kSize, -1.0f);
+    for (std::int64_t r = 0; r < Part::kRows; ++r)
+      for (std::int64_t j = 0; j < cols; ++j) want[out.at(r, j)] = values[in.at(r, j)];
+    ASSERT_EQ(read(result), want);
+  });
+}
+
+TEST(Copy, PartsAtAnyAddress) {
+  for (const DType from : {DType::f32, DType::bf16})
+    for (const DType to : {DType::f32, DType::bf16}) check_copy_of_parts(from, to);
+}
+
+TEST(DropoutOp, PartsAtAnyAddress) {
+  Place place;
+  Context& context = place;
+  const Dropout d{0.4f, {1, 2, 3}};
+  const std::vector<float> values = normal_values(Part::kSize, 1, 1);
+  const Tensor x = tensor_of(context, {Part::kSize}, values), y = context.empty({Part::kSize});
+  const Tensor samples = tensor_of(context, {Part::kRows}, std::vector<std::int32_t>{4, 3, 2, 1, 0});
+  each_pair_of_parts([&](const Part& in, const Part& out, std::int64_t cols) {
+    const Tensor exact = context.empty({Part::kRows, cols}), dropped = context.empty({Part::kRows, cols});
+    context.launch(Copy{in.of(x, cols), exact});
+    context.launch(DropoutApply{exact, samples, {dropped, false}, d});
+    const std::vector<float> alone = read(dropped);
+    for (const bool add : {false, true}) {
+      context.launch(Fill{y, -1.0f});
+      context.launch(DropoutApply{in.of(x, cols), samples, {out.of(y, cols), add}, d});
+      std::vector<float> want(Part::kSize, -1.0f);
+      for (std::int64_t r = 0; r < Part::kRows; ++r)
+        for (std::int64_t j = 0; j < cols; ++j)
+          want[out.at(r, j)] = (add ? -1.0f : 0.0f) + alone[static_cast<std::size_t>(r * cols + j)];
+      ASSERT_EQ(read(y), want);
+    }
+  });
+}
+
 TEST(Copy, RoundsToNearestEvenBf16AndBack) {
   Place place;
   Context& context = place;

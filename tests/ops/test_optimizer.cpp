@@ -234,6 +234,48 @@ TEST(GradientNorm, SmallValuesBesideLargeOnesCount) {
   EXPECT_EQ(read_one(norm), 0.0f);
 }
 
+/// Tensors that begin `offset` elements after an aligned address.
+void expect_bits_at(std::int64_t offset, DType moments) {
+  SCOPED_TRACE(std::to_string(offset) + " elements on, " + name_of(moments));
+  constexpr std::int64_t kSize = 4096 + 4 * 256 + 7;  // a chunk, and one with a piece of a vector at its end
+  Place place;
+  Context& context = place;
+  std::vector<std::vector<float>> bits[2];
+  for (const std::int64_t from : {std::int64_t{0}, offset}) {
+    std::vector<Tensor> t;
+    for (std::uint64_t k = 0; k < 4; ++k) {
+      const std::vector<float> values = normal_values(kSize, 5, k);
+      Tensor whole = context.empty({kSize + offset}, k < 2 ? DType::f32 : moments);
+      context.launch(Fill{whole, 3.0f});
+      const Tensor part = whole.narrow(0, from, from + kSize), exact = tensor_of(context, {kSize}, values);
+      context.launch(Copy{exact, part});
+      if (k == 3) context.launch(Fill{part, 0.25f});
+      t.insert(t.end(), {whole, part});
+    }
+    const std::vector<AdamWSlot> slots{{t[1], t[3], t[5], t[7], 1e-2f, 0.1f}};
+    const Tensor norm = context.empty({1});
+    context.launch(GradientNorm{&slots, norm});
+    context.launch(AdamW{&slots, 2, 0.9, 0.999, 1e-8f, 1.0f, norm});
+    auto& all = bits[from != 0];
+    all.push_back(read(norm));
+    for (std::size_t k = 0; k < 4; ++k) {
+      const Tensor wide = context.empty({kSize + offset});
+      context.launch(Copy{t[2 * k], wide});
+      std::vector<float> values = read(wide);
+      const auto first = values.begin() + from;
+      all.emplace_back(first, first + kSize);
+      values.erase(first, first + kSize);
+      EXPECT_EQ(values, std::vector<float>(static_cast<std::size_t>(offset), 3.0f)) << "beside tensor " << k;
+    }
+  }
+  EXPECT_TRUE(bits[0] == bits[1]);
+}
+
+TEST(AdamW, AtAnyAddress) {
+  for (const DType moments : {DType::f32, DType::bf16})
+    for (const std::int64_t offset : {1, 2, 4}) expect_bits_at(offset, moments);
+}
+
 /// A table with its gradient whole, and the same by rows.
 void expect_the_same_by_rows(std::int64_t rows, std::int64_t cols, float weight_decay, int threads) {
   SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", decay " + std::to_string(weight_decay));
@@ -276,6 +318,7 @@ TEST(AdamW, AGradientByRowsUpdatesAlikeToTheBit) {
       expect_the_same_by_rows(1, 1, decay, threads);
       expect_the_same_by_rows(50, 7, decay, threads);
       expect_the_same_by_rows(37, 513, decay, threads);
+      expect_the_same_by_rows(37, 516, decay, threads);
       expect_the_same_by_rows(3, 9001, decay, threads);
     }
 }
