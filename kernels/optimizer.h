@@ -13,13 +13,14 @@ namespace cald {
 ///
 /// The gradient of a table (V, D) may be by rows: row r's is row rows[r] of grad (N, D), or 0 if rows[r] is -1. The
 /// update is the same to the bit. Where the weight does not decay, rows whose gradients were 0 from the start would not
-/// change: `moved` tells them, so that they cost nothing. Not for GradientNorm.
+/// change: `moved` tells them, so that they cost nothing. An update by a whole gradient marks all rows. Not for
+/// GradientNorm.
 struct AdamWSlot {
   TensorRef value, grad, m, v;
   float learning_rate;
   float weight_decay;
   TensorRef rows = {};      ///< (V) i32; absent: grad is of value's shape
-  TensorRef moved = {};     ///< (V) i32, beside `rows`: not 0 for the rows that ever had one; updated too
+  TensorRef moved = {};     ///< (V) i32, of a table: not 0 for the rows that ever had a gradient; updated too
   std::uint32_t noise = 0;  ///< tells this parameter's rounding from that of others
 
   bool has_bf16_moments() const { return m.dtype == DType::bf16; }

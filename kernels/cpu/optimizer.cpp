@@ -154,6 +154,13 @@ void update_rows(const AdamWFactors& f, const AdamWSlot& s, std::int64_t at, std
   }
 }
 
+/// The rows that begin among elements [at, at + n) have a gradient.
+void mark_rows(const AdamWSlot& s, std::int64_t at, std::int64_t n) {
+  const std::int64_t cols = s.value.cols();
+  auto* moved = s.moved.as<std::int32_t>();
+  std::fill(moved + (at + cols - 1) / cols, moved + (at + n + cols - 1) / cols, 1);
+}
+
 }  // namespace
 
 template <>
@@ -175,6 +182,7 @@ void run<Device::cpu>(Exec& exec, const AdamW& a) {
                            scale,
                            s.noise_key(a.step)};
       if (s.rows.present) return update_rows(f, s, at, n);
+      if (s.moved.present) mark_rows(s, at, n);
       HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s, s.grad.f32() + at, at, n);
     });
   });

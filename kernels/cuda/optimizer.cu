@@ -39,12 +39,14 @@ void each_table(const std::vector<AdamWSlot>& slots, std::int64_t step, double c
     slot.vectors = true;
     for (const TensorRef* t : {&s.value, &s.grad, &s.m, &s.v})
       slot.vectors = slot.vectors && cuda::begins_with_vector(*t, cuda::kVector);
-    if (s.rows.present) {
+    if (s.moved.present) {
       slot.columns = static_cast<int>(s.value.cols());
+      slot.moved = s.moved.as<std::int32_t>();
+    }
+    if (s.rows.present) {
       slot.chunk = std::max(1, cuda::kChunk / slot.columns) * slot.columns;
       slot.vectors = slot.vectors && slot.columns % cuda::kVector == 0;
       slot.rows = s.rows.as<std::int32_t>();
-      slot.moved = s.moved.as<std::int32_t>();
     }
     blocks += static_cast<int>((n + slot.chunk - 1) / slot.chunk);
   }

@@ -2,8 +2,9 @@
 //
 // Device memory: AdamW reads value, gradient and both moments and writes all but the gradient, 28 bytes a parameter, 20
 // with moments in bf16; of a table whose gradient is by rows, as much for those of named rows, 4 bytes less for those
-// of rows that moved before, and 8 bytes more a row, which each thread of the row asks for. The norm reads 4 bytes a
-// parameter. A thread moves kVector neighbours at a time where they lie at aligned addresses.
+// of rows that moved before, and 8 bytes more a row, which each thread of the row asks for; of another table 4 bytes
+// more a row. The norm reads 4 bytes a parameter. A thread moves kVector neighbours at a time where they lie at aligned
+// addresses.
 #pragma once
 #include "kernels/cuda/two_float.cuh"
 #include "kernels/cuda/vectors.cuh"
@@ -19,8 +20,8 @@ struct OptimizerSlot {
   std::int64_t numel;
   int first_block;  ///< of the launch; a block has `chunk` elements of one slot
   float decay, step_size;
-  int chunk = kChunk;  ///< whole rows, where the gradient is by rows
-  int columns = 1;
+  int chunk = kChunk;         ///< whole rows, where the gradient is by rows
+  int columns = 1;            ///< of a table
   const int* rows = nullptr;  ///< by rows: see AdamWSlot
   int* moved = nullptr;
   std::uint32_t noise_key = 0;
@@ -40,6 +41,12 @@ struct OptimizerSlot {
     return load_elements<N>(grad + at * std::int64_t{columns} + i % columns);
   }
 };
+
+/// The rows of a table that begin among elements [first, first + count) have a gradient.
+__device__ __forceinline__ void mark_rows(const OptimizerSlot& s, std::int64_t first, int count) {
+  const std::int64_t begin = (first + s.columns - 1) / s.columns, end = (first + count + s.columns - 1) / s.columns;
+  for (std::int64_t row = begin + threadIdx.x; row < end; row += kOptimizerThreads) s.moved[row] = 1;
+}
 
 /// The table travels as the kernel's argument, of which there are 4 KB at most.
 struct OptimizerSlots {
@@ -102,6 +109,7 @@ static __global__ void __launch_bounds__(kOptimizerThreads)
   const std::int64_t first = std::int64_t{static_cast<int>(blockIdx.x) - s.first_block} * s.chunk;
   const float scale = f.max_norm > 0.0f ? fminf(1.0f, f.max_norm / (*f.norm + 1e-6f)) : 1.0f;
   const int count = static_cast<int>(s.numel - first < s.chunk ? s.numel - first : s.chunk);
+  if (s.moved && !s.rows) mark_rows(s, first, count);
   const int whole = s.vectors ? count / kVector * kVector : 0;
   for (int k = threadIdx.x * kVector; k < whole; k += kOptimizerThreads * kVector)
     update_elements<kVector, Moment>(s, f, scale, first + k);
