@@ -1,6 +1,8 @@
 #include "train/train_step.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <set>
 
 #include "kernels/device.h"
@@ -20,6 +22,14 @@ struct ForgetTransient {
 };
 
 constexpr std::uint32_t kStudentStream = 0;
+
+/// Examples of each part of a batch: as equal as can be, the larger parts first, and no empty one.
+std::vector<std::int64_t> part_sizes(std::int64_t batch, std::int64_t parts) {
+  parts = std::min(parts, batch);
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t i = 0; i < parts; ++i) sizes.push_back(batch / parts + (i < batch % parts));
+  return sizes;
+}
 
 }  // namespace
 
@@ -63,10 +73,11 @@ std::vector<TrainStep::Micro> TrainStep::cut(std::int64_t step, const std::vecto
                                              std::vector<TokenBatch>& parts) const {
   std::vector<Micro> micros;
   for (const TokenBatch& b : batches) {
-    const std::int64_t rows = (b.batch + options_.micro_batches - 1) / options_.micro_batches;
     const double valid = static_cast<double>(b.valid_tokens());
-    for (std::int64_t begin = 0; begin < b.batch; begin += rows) {
-      parts.push_back(b.rows(begin, std::min(b.batch, begin + rows)));
+    std::int64_t begin = 0;
+    for (const std::int64_t rows : part_sizes(b.batch, options_.micro_batches)) {
+      parts.push_back(b.rows(begin, begin + rows));
+      begin += rows;
       const TokenBatch& part = parts.back();
       const double examples = static_cast<double>(part.batch) / static_cast<double>(b.batch);
       const double tokens = weights_.ld_pads ? examples : static_cast<double>(part.valid_tokens()) / valid;
@@ -79,16 +90,22 @@ std::vector<TrainStep::Micro> TrainStep::cut(std::int64_t step, const std::vecto
 }
 
 void TrainStep::plan(std::int64_t whole, std::int64_t seq) {
-  const std::int64_t batch = (whole + options_.micro_batches - 1) / options_.micro_batches;
+  const std::vector<std::int64_t> parts = part_sizes(whole, options_.micro_batches);
+  const std::set<std::int64_t, std::greater<>> sizes(parts.begin(), parts.end());
+  const bool several = parts.size() > 1 || options_.accumulate > 1;
   // The kind of a step changes at the hybrid stop and with the teacher's interval, and nowhere else.
   std::set<std::string> seen;
   for (const std::int64_t from : {std::int64_t{0}, hybrid_stop_})
     for (std::int64_t step = from; step < std::min(from + options_.teacher_interval, schedule_.steps); ++step) {
       if (!seen.insert(kind(step)).second) continue;
-      const Micro micro{step, batch, seq, nullptr, 1, 1};
+      const auto plan_part = [&](std::int64_t size, bool adds) {
+        const Micro micro{step, size, seq, nullptr, 1, 1};
+        memory_.plan(micro_key(step, size, seq, adds), [&](Context& c) { micro_step(c, micro, nullptr); });
+      };
       clear_gradients();  // a shape-only run also marks gradients as begun
-      for (int i = 0; i < std::min<std::int64_t>(options_.accumulate * options_.micro_batches, 2); ++i)
-        memory_.plan(micro_key(step, batch, seq, i > 0), [&](Context& c) { micro_step(c, micro, nullptr); });
+      plan_part(parts.front(), false);
+      if (several)
+        for (const std::int64_t size : sizes) plan_part(size, true);
       memory_.plan({"update" + kind(step), 0, 0}, [&](Context& c) { update(c, step); });
     }
 }
