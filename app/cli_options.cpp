@@ -2,6 +2,7 @@
 #include "app/cli_options.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "data/json_text.h"
 #include "engine/base/error.h"
@@ -30,11 +31,27 @@ std::string nearest_flag(const CLI::App& app, const std::string& word) {
   return nearest_name(word, known);
 }
 
+/// The commands, with those above them, that have this very flag: "convert, plan, bench step".
+std::string commands_with(const CLI::App& app, const std::string& flag, const std::string& above = "") {
+  std::string found;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+    const auto flags = sub->get_options();
+    const bool has =
+        std::any_of(flags.begin(), flags.end(), [&](const CLI::Option* o) { return o->check_lname(flag.substr(2)); });
+    const std::string name = above + sub->get_name();
+    for (const std::string& more : {has ? name : "", commands_with(*sub, flag, name + " ")})
+      if (!more.empty()) found += (found.empty() ? "" : ", ") + more;
+  }
+  return found;
+}
+
 /// The usage error of an argument that no command takes.
 Error unexpected(const CLI::App& app, const std::string& word) {
   const CLI::App& command = chosen(app);
   if (word.substr(0, 1) == "-") {
     const std::string flag = word.substr(0, word.find('='));
+    if (const std::string owners = flag.starts_with("--") ? commands_with(app, flag) : ""; !owners.empty())
+      return usage_error("the flag " + in_quotes(flag) + " belongs to " + owners + ", not to " + command.get_name());
     return usage_error("unknown flag " + in_quotes(flag) + ", the nearest known one is " + nearest_flag(command, flag));
   }
   std::vector<std::string> commands;
@@ -46,6 +63,17 @@ Error unexpected(const CLI::App& app, const std::string& word) {
 }
 
 }  // namespace
+
+CLI::Validator whole_number(std::int64_t least, std::int64_t most) {
+  const std::string range = std::to_string(least) + " to " + std::to_string(most);
+  const auto check = [=](const std::string& text) -> std::string {
+    std::int64_t n = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+    if (error == std::errc() && end == text.data() + text.size() && least <= n && n <= most) return "";
+    return "got " + in_quotes(text) + ", wanted a whole number from " + range;
+  };
+  return {check, range};
+}
 
 void OptionParser::add_options(CLI::App& app, const RunOptions& defaults, const KeyFilter& wanted,
                                const std::string& positional) {

@@ -13,6 +13,9 @@
 
 namespace cald {
 
+/// A check of a flag's value: a whole number from `least` to `most`.
+CLI::Validator whole_number(std::int64_t least, std::int64_t most);
+
 class OptionParser {
  public:
   /// Which keys a command has; an empty function stands for all.

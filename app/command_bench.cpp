@@ -31,10 +31,10 @@ void add_kernel_flags(CLI::App& command, const std::shared_ptr<KernelFlags>& f) 
                   "and RoBERTa-base at 8,128)")
       ->take_all();
   command.add_option("--iterations", f->bench.iterations, "launches of a measurement; 0: as many as fill 0.1 s")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0, kMostRows))
       ->capture_default_str();
   command.add_option("--repetitions", f->bench.repetitions, "measurements of each benchmark")
-      ->check(CLI::Range(1, 1000))
+      ->check(whole_number(1, 1000))
       ->capture_default_str();
   command.add_option("--json", f->bench.json, "also write Google Benchmark's JSON to this file");
   add_exec_flags(command, f->exec);
@@ -91,7 +91,7 @@ void apply_shape(const std::string& text, StepBenchOptions& o) {
   long long batch = 0, seq = 0;
   int read = 0;
   if (std::sscanf(text.c_str(), "%lld,%lld%n", &batch, &seq, &read) != 2 ||
-      static_cast<std::size_t>(read) != text.size() || batch < 1 || seq < 1)
+      static_cast<std::size_t>(read) != text.size() || batch < 1 || batch > kMostRows || seq < 1 || seq > kMostRows)
     throw usage_error("--shape '" + text + "': wanted batch,seq, such as 32,128");
   o.run.batch_size = batch;
   o.seq = seq;
@@ -131,7 +131,7 @@ CommandBody add_step(CLI::App& command) {
   command
       .add_option("--iterations", f->iterations,
                   "measured steps, after two for warm-up (one where a step takes over 5 s)")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, kMostRows))
       ->capture_default_str();
   command.add_option("--json", f->json, "also write the result to this file, in Google Benchmark's layout");
   command.add_option("--trace", f->trace, "write a trace of the first measured steps to this file");

@@ -4,11 +4,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "app/cli_options.h"
 #include "app/commands.h"
 #include "app/exec_flags.h"
 #include "app/run_data.h"
 #include "app/text_table.h"
 #include "data/atomic_file.h"
+#include "data/json_text.h"
 #include "engine/open_device.h"
 #include "train/drift.h"
 #include "train/model_io.h"
@@ -39,7 +41,8 @@ std::unique_ptr<Encoder> load_start(const ModelDir& from, const EncoderConfig& s
 /// The drift at the run's waypoints, which lie evenly in steps.
 DriftCurve measure_waypoints(const Flags& f) {
   RunOptions o;
-  load_recipe(o, f.run + "/recipe.json");
+  const std::string recipe = f.run + "/recipe.json";
+  options_from_json(o, read_json_object(recipe), recipe);
   if (f.dev.empty() || o.keep_waypoints == 0)
     throw data_error(f.run,
                      "has no drift: 'cald finetune ... --drift' records it; for a run with --keep-waypoints, --dev "
@@ -105,6 +108,7 @@ void print(const DriftCurve& curve) {
 }
 
 int show_drift(const Flags& f) {
+  require_directory(f.run);
   DriftCurve curve = read_drift(f.run);
   if (curve.empty()) curve = measure_waypoints(f);
   nlohmann::ordered_json j = {{"run", f.run}};
@@ -122,10 +126,10 @@ CommandBody add_drift(CLI::App& command) {
       ->required();
   command.add_option("--dev", f->dev, "where the run recorded no drift: held-out data to measure its waypoints on");
   command.add_option("--inputs", f->inputs, "examples of --dev to measure on, evenly spaced")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, kMostRows))
       ->capture_default_str();
   command.add_option("--batch-size", f->batch_size, "examples of a batch")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, kMostRows))
       ->capture_default_str();
   command.add_option("--json", f->json, "also write the drift and what follows from it to this file");
   add_exec_flags(command, f->exec);

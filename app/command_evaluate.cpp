@@ -4,10 +4,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "app/cli_options.h"
 #include "app/commands.h"
 #include "app/exec_flags.h"
 #include "app/text_table.h"
 #include "data/atomic_file.h"
+#include "data/json_text.h"
 #include "engine/open_device.h"
 #include "train/cost.h"
 #include "train/evaluate.h"
@@ -40,22 +42,30 @@ struct Classifier {
 struct EvaluateFlags {
   std::string model, data, json;
   RunOptions columns;
-  std::int64_t max_length = 0, batch_size = 64;
+  std::optional<std::int64_t> max_length;
+  std::int64_t batch_size = 64;
   ExecFlags exec;
 };
 
-std::int64_t length_limit(std::int64_t asked, const EncoderConfig& c) {
-  if (asked > c.max_tokens())
-    throw usage_error("--max-length " + std::to_string(asked) + " is more than the model's " +
-                      std::to_string(c.max_tokens()) + " positions");
-  return asked > 0 ? asked : std::min<std::int64_t>(c.max_tokens(), 512);
+std::int64_t length_limit(std::optional<std::int64_t> asked, const Classifier& c) {
+  const std::int64_t positions = c.model->config().max_tokens();
+  if (asked.value_or(0) > positions)
+    throw usage_error("--max-length " + std::to_string(*asked) + " is more than the model's " +
+                      std::to_string(positions) + " positions");
+  return asked.value_or(std::min<std::int64_t>(positions, 512));
+}
+
+void add_max_length(CLI::App& command, std::optional<std::int64_t>& max_length) {
+  command
+      .add_option("--max-length", max_length, "longest input in tokens (default: the model's positions, at most 512)")
+      ->check(whole_number(3, kMostRows));
 }
 
 int evaluate_model(const EvaluateFlags& f) {
+  if (is_same_file(f.json, f.data)) throw usage_error("--json " + f.json + " is the data that is evaluated on");
   Classifier c(f.model, f.exec);
   const LabelMap labels = LabelMap::from_names(c.model->config().labels);
-  const EncodedTask task =
-      load_task(f.data, f.columns, {c.tokenizer.get(), length_limit(f.max_length, c.model->config())}, &labels);
+  const EncodedTask task = load_task(f.data, f.columns, {c.tokenizer.get(), length_limit(f.max_length, c)}, &labels);
   const auto start = std::chrono::steady_clock::now();
   const Evaluation e = evaluate(*c.model, task, f.batch_size, c.memory);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -71,14 +81,16 @@ int evaluate_model(const EvaluateFlags& f) {
 }
 
 struct PredictFlags {
-  std::string model, text, file, pair;
-  std::int64_t max_length = 0;
+  std::string model, file, pair;
+  std::optional<std::string> text;
+  std::optional<std::int64_t> max_length;
   ExecFlags exec;
 };
 
 /// The texts to classify: the argument, a file's lines, or the lines of standard input.
 std::vector<std::string> texts_of(const PredictFlags& f) {
-  if (!f.text.empty()) return {f.text};
+  if (f.text && !f.file.empty()) throw usage_error("a text and --file are both given, wanted one of them");
+  if (f.text) return {*f.text};
   std::vector<std::string> texts;
   std::string line;
   if (!f.file.empty()) {
@@ -96,8 +108,9 @@ std::vector<std::string> texts_of(const PredictFlags& f) {
 
 int predict(const PredictFlags& f) {
   Classifier c(f.model, f.exec);
-  const std::int64_t limit = length_limit(f.max_length, c.model->config());
+  const std::int64_t limit = length_limit(f.max_length, c);
   EncodedTask task;
+  task.path = f.text ? "text" : f.file.empty() ? "standard input" : f.file;
   std::int64_t number = 0;
   for (const std::string& text : texts_of(f)) {
     ++number;
@@ -105,12 +118,14 @@ int predict(const PredictFlags& f) {
     try {
       task.encodings.push_back(c.tokenizer->encode(text, pair, limit));
     } catch (const Error& e) {
-      throw data_error((f.file.empty() ? "text" : f.file) + ":" + std::to_string(number), e.what());
+      throw data_error(task.path + ":" + std::to_string(number), e.what());
     }
     task.labels.push_back(-1);
   }
   const Evaluation e = evaluate(*c.model, task, 32, c.memory);
-  const auto& labels = c.model->config().labels;
+  // A name may hold a tab or a line's end, which would make another field or line of it.
+  std::vector<std::string> labels;
+  for (const std::string& name : c.model->config().labels) labels.push_back(one_line(name));
   for (std::size_t i = 0; i < e.predictions.size(); ++i) {
     std::printf("%s", labels[static_cast<std::size_t>(e.predictions[i])].c_str());
     for (std::size_t k = 0; k < labels.size(); ++k)
@@ -130,10 +145,9 @@ CommandBody add_evaluate(CLI::App& command) {
   command.add_option("--text-column", f->columns.text_column, "column of the text");
   command.add_option("--pair-column", f->columns.pair_column, "column of the second text");
   command.add_option("--label-column", f->columns.label_column, "column of the label");
-  command.add_option("--max-length", f->max_length,
-                     "longest input in tokens (default: the model's positions, at most 512)");
+  add_max_length(command, f->max_length);
   command.add_option("--batch-size", f->batch_size, "examples of a batch")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, kMostRows))
       ->capture_default_str();
   add_exec_flags(command, f->exec);
   return [f] { return evaluate_model(*f); };
@@ -145,8 +159,7 @@ CommandBody add_predict(CLI::App& command) {
   command.add_option("text", f->text, "the text; without it and --file, each line of standard input is one");
   command.add_option("--file", f->file, "file with one text a line");
   command.add_option("--pair", f->pair, "second text, for models of pairs");
-  command.add_option("--max-length", f->max_length,
-                     "longest input in tokens (default: the model's positions, at most 512)");
+  add_max_length(command, f->max_length);
   add_exec_flags(command, f->exec);
   return [f] { return predict(*f); };
 }

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 
+#include "app/cli_options.h"
 #include "app/commands.h"
 #include "app/text_table.h"
 #include "train/model_io.h"
@@ -80,7 +81,9 @@ CommandBody add_inspect(CLI::App& command) {
   auto f = std::make_shared<Flags>();
   command.add_option("model", f->model, "model directory")->required();
   command.add_option("--mixer", f->mixer, "conversion to describe")->capture_default_str();
-  command.add_option("--mixer-k", f->mixer_k, "linformer: slots")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--mixer-k", f->mixer_k, "linformer: slots")
+      ->check(whole_number(1, kMostRows))
+      ->capture_default_str();
   command.add_option("--layers", f->layers, "layers to convert: all, or a list such as 0,2,4-5")->capture_default_str();
   command.add_flag("--tensors", f->tensors, "list every tensor with dtype and shape");
   return [f] { return inspect(*f); };

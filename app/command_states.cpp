@@ -3,6 +3,7 @@
 
 #include "app/commands.h"
 #include "app/exec_flags.h"
+#include "data/atomic_file.h"
 #include "data/safetensors.h"
 #include "engine/open_device.h"
 #include "kernels/transfer.h"
@@ -73,6 +74,7 @@ void forward(Context& c, const Encoder& model, const TokenBatch& shape, const To
 }
 
 int write_states(const Flags& f) {
+  if (is_same_file(f.output, f.input)) throw usage_error("--output " + f.output + " is the input");
   const ModelDir source(f.model);
   const OpenDevice device(exec_of(f.exec));
   HeapAllocator heap(device.exec().device);

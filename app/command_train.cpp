@@ -121,14 +121,16 @@ std::int64_t largest_batch(Trainer& trainer, std::size_t budget) {
 
 /// What a run shows beside its results; no part of the recipe.
 struct LookFlags {
-  std::string trace, trace_steps = kSteadySteps, profile_steps;
+  std::string trace;
+  std::optional<std::string> trace_steps, profile_steps;
 };
 
-/// Nsight is to record them.
-StepRange profiled_steps(const RunOptions& options, const std::string& text) {
-  if (options.device != DeviceOption::cuda)
-    throw usage_error("--profile-steps is for --device cuda; on the CPU see --trace");
-  return StepRange::parse(text, "profile-steps");
+/// The steps that are given to a flag; those of a run that is shorter are a mistake.
+StepRange steps_of(const std::string& text, const char* flag, std::int64_t total) {
+  const StepRange steps = StepRange::parse(text, flag);
+  if (steps.first > total)
+    throw usage_error("--" + std::string(flag) + " " + text + ": the run has " + std::to_string(total) + " steps");
+  return steps;
 }
 
 int train(const RunOptions& options, const LookFlags& flags) {
@@ -137,13 +139,15 @@ int train(const RunOptions& options, const LookFlags& flags) {
   KernelTimes times;
   std::vector<LaunchObserver*> observing{&times};
   std::optional<Trace> trace;
-  const StepRange traced = StepRange::parse(flags.trace_steps, "trace-steps");
+  if (flags.profile_steps && options.device != DeviceOption::cuda)
+    throw usage_error("--profile-steps is for --device cuda; on the CPU see --trace");
+  Trainer trainer(options, heap, progress);
+  StepRange traced = StepRange::parse(kSteadySteps, "trace-steps");
+  if (flags.trace_steps) traced = steps_of(*flags.trace_steps, "trace-steps", trainer.total_steps());
   if (!flags.trace.empty()) observing.push_back(&trace.emplace(flags.trace, traced));
   LaunchObservers observers(observing);
-  std::optional<StepRange> profiled;
-  if (!flags.profile_steps.empty()) profiled = profiled_steps(options, flags.profile_steps);
-  Trainer trainer(options, heap, progress);
-  if (profiled) trainer.profile(*profiled);
+  // Nsight is to record them.
+  if (flags.profile_steps) trainer.profile(steps_of(*flags.profile_steps, "profile-steps", trainer.total_steps()));
   if (!options.memory_budget.empty()) hold_budget(options.memory_budget, trainer);
   trainer.plan();
   const MemoryCost cost = trainer.cost();
@@ -238,10 +242,11 @@ CommandBody add_run(CLI::App& command, const RunOptions& defaults, const OptionP
 
 CommandBody add_training(CLI::App& command, const RunOptions& defaults, const OptionParser::KeyFilter& wanted) {
   auto flags = std::make_shared<LookFlags>();
-  command.add_option("--trace", flags->trace,
-                     "write a trace of some steps to this file, for chrome://tracing or Perfetto");
+  CLI::Option* trace = command.add_option("--trace", flags->trace,
+                                          "write a trace of some steps to this file, for chrome://tracing or Perfetto");
   command.add_option("--trace-steps", flags->trace_steps, "which steps of this process, counted from 1: FIRST:LAST")
-      ->capture_default_str();
+      ->needs(trace)
+      ->default_str(kSteadySteps);
   command.add_option("--profile-steps", flags->profile_steps,
                      "--device cuda: steps that a profiler such as Nsight Systems is to record: FIRST:LAST");
   return add_run(command, defaults, wanted, true, [flags](const RunOptions& o) { return train(o, *flags); });

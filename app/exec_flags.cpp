@@ -2,13 +2,15 @@
 
 #include <cstdio>
 
+#include "app/cli_options.h"
 #include "kernels/gemm.h"
 #include "train/planned_memory.h"
 
 namespace cald {
 
 void add_exec_flags(CLI::App& command, ExecFlags& flags) {
-  command.add_option("--threads", flags.threads, "threads; 0: all of the machine's")->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", flags.threads, "threads; 0: all of the machine's")
+      ->check(whole_number(0, kMostThreads));
   command.add_option("--dtype", flags.dtype, "inputs of matrix products: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();

@@ -1,11 +1,13 @@
 // cald: turns a pretrained transformer into a linear-complexity model while fine-tuning it.
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <vector>
 
 #include "app/cli_options.h"
 #include "app/commands.h"
-#include "engine/base/error.h"
+#include "data/atomic_file.h"
 
 namespace {
 
@@ -31,6 +33,7 @@ constexpr Command kCommands[] = {
 
 int run(int argc, char** argv) {
   CLI::App app("CALD: cross-architecture layerwise distillation (He & Garner, ICLR 2025)", "cald");
+  app.set_version_flag("--version", "cald " CALD_VERSION, "Print the version");
   app.require_subcommand(1);
   std::vector<std::pair<CLI::App*, cald::CommandBody>> bodies;
   for (const Command& c : kCommands) {
@@ -47,11 +50,21 @@ int run(int argc, char** argv) {
   return 2;
 }
 
+/// A result that could not be written is no success.
+int after_output(int code) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  if (errno != 0) throw cald::file_error("standard output", "write", errno);
+  throw cald::Error("standard output: cannot write");  // it failed earlier, when nobody asked why
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A write beyond the limit on files' sizes then fails like one on a full disk, and is reported and cleaned up alike.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
-    return run(argc, argv);
+    return after_output(run(argc, argv));
   } catch (const cald::Error& e) {
     std::fprintf(stderr, "cald: %s\n", e.what());
     return e.kind() == cald::ErrorKind::usage ? 2 : 1;

@@ -167,7 +167,12 @@ double RunData::last_step() const {
   return last;
 }
 
+void require_directory(const std::string& directory) {
+  if (!std::filesystem::is_directory(directory)) throw data_error(directory, "no such run directory");
+}
+
 RunData read_run(const std::string& directory) {
+  require_directory(directory);
   RunData run;
   run.directory = directory;
   run.name = last_part(directory);

@@ -76,6 +76,9 @@ struct RunData {
   double last_step() const;
 };
 
+/// Error if there is no such directory.
+void require_directory(const std::string& directory);
+
 /// Reads `directory`. Errors name the file, in .jsonl files its line; a last line without its line feed that does not
 /// parse (the run was killed while it wrote) is ignored.
 RunData read_run(const std::string& directory);

@@ -249,6 +249,12 @@ void recover_directory(const std::string& path) {
   remove_stale(target, ".tmp-");
 }
 
+bool is_same_file(const std::string& a, const std::string& b) {
+  if (a.empty() || b.empty()) return false;
+  std::error_code ec;
+  return fs::equivalent(a, b, ec) || fs::absolute(a).lexically_normal() == fs::absolute(b).lexically_normal();
+}
+
 void make_directories(const std::string& path) {
   std::error_code ec;
   if (fs::is_directory(path, ec)) return;

@@ -108,6 +108,9 @@ void recover_directory(const std::string& path);
 /// `path`, then deletes the old one. If the second rename fails, the first is undone.
 void replace_by_two_renames(const std::string& fresh, const std::string& path);
 
+/// Whether two paths lead to one file, whether or not it is there yet; an empty path leads nowhere.
+bool is_same_file(const std::string& a, const std::string& b);
+
 /// Makes the folder `path` and those above it; fine if it is there already.
 void make_directories(const std::string& path);
 

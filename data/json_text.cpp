@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 
-/// `s` cut after `limit` bytes at the end of a character, with control characters as \xNN and what is not UTF-8 as
-/// U+FFFD.
+}  // namespace
+
 std::string one_line(std::string_view s, std::size_t limit) {
   std::size_t n = s.size();
   if (n > limit) {
@@ -37,8 +37,6 @@ std::string one_line(std::string_view s, std::size_t limit) {
   }
   return n < s.size() ? out + "..." : out;
 }
-
-}  // namespace
 
 std::string in_quotes(std::string_view name) { return "'" + one_line(name, 120) + "'"; }
 

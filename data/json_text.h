@@ -18,7 +18,10 @@ nlohmann::json read_json_object(const std::string& path, std::size_t max_bytes =
 /// What a parser's exception has to say, without its class and number, on one line of bounded length.
 std::string json_error_text(const char* what);
 
-/// 'name' for messages: control characters as \xNN, what is not UTF-8 as U+FFFD, cut after 120 bytes.
+/// `s` on one line: control characters as \xNN, what is not UTF-8 as U+FFFD, cut after `limit` bytes.
+std::string one_line(std::string_view s, std::size_t limit = std::string_view::npos);
+
+/// 'name' for messages: one_line() of at most 120 bytes.
 std::string in_quotes(std::string_view name);
 
 }  // namespace cald

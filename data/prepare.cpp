@@ -262,10 +262,10 @@ void check(const PrepareOptions& o) {
   if (o.hold_out < 0) throw usage_error("--hold-out " + std::to_string(o.hold_out) + " is negative");
   if (o.held_out.empty() != (o.hold_out == 0)) throw usage_error("--held-out FILE and --hold-out N go together");
   if (o.layout == "split" && o.held_out.empty()) throw usage_error("the layout split needs --held-out and --hold-out");
-  const auto same = [](const std::string& a, const std::string& b) {
-    return std::filesystem::path(a).lexically_normal() == std::filesystem::path(b).lexically_normal();
-  };
-  if (same(o.output, o.held_out)) throw usage_error("--output and --held-out are the same file, " + o.output);
+  if (is_same_file(o.output, o.held_out)) throw usage_error("--output and --held-out are the same file, " + o.output);
+  for (const std::string* read : {&o.input, &o.exclude})
+    for (const std::string* file : {&o.output, &o.held_out})
+      if (is_same_file(*file, *read)) throw usage_error(*file + " is read, so it cannot be written too");
   for (const std::string* file : {&o.output, &o.held_out})
     if (!file->empty() && (file->size() < 4 || file->compare(file->size() - 4, 4, ".tsv") != 0))
       throw usage_error(in_quotes(*file) + " must end in .tsv, since that is what is written");

@@ -5,6 +5,7 @@
 #include "engine/base/error.h"
 #include "train/option_io.h"
 #include "train/option_names.h"
+#include "train/planned_memory.h"
 
 namespace cald {
 
@@ -20,6 +21,10 @@ class Checker {
   }
   void at_least(double value, double least, const char* key, const std::string& least_text) const {
     want(value >= least, key, "at least " + least_text);
+  }
+  void between(double value, std::int64_t least, std::int64_t most, const char* key) const {
+    want(value >= static_cast<double>(least) && value <= static_cast<double>(most), key,
+         std::to_string(least) + " to " + std::to_string(most));
   }
   void positive(double value, const char* key) const { want(value > 0, key, "more than 0"); }
   template <class T>
@@ -42,7 +47,7 @@ class Checker {
 
 void check_ranges(const RunOptions& o, const Checker& c) {
   c.at_least(o.max_length, 3, "max-length", "3 tokens (a word between the two specials)");
-  c.at_least(o.mixer_k, 1, "mixer-k", "1");
+  c.between(static_cast<double>(o.mixer_k), 1, kMostRows, "mixer-k");
   c.positive(o.mixer_std, "mixer-std");
   constexpr std::int64_t kShortest = 3;
   c.at_least(o.max_positions, static_cast<double>(o.max_length.value_or(kShortest)), "max-positions",
@@ -54,8 +59,8 @@ void check_ranges(const RunOptions& o, const Checker& c) {
   c.point(o.hybrid_stop, "hybrid-stop", true);
   c.at_least(o.steps, 0, "steps", "0");
   c.positive(o.epochs, "epochs");
-  c.at_least(o.batch_size, 1, "batch-size", "1");
-  c.at_least(o.accumulate, 1, "accumulate", "1");
+  c.between(static_cast<double>(o.batch_size), 1, kMostRows, "batch-size");
+  c.between(static_cast<double>(o.accumulate), 1, kMostRows, "accumulate");
   c.at_least(o.learning_rate, 0, "learning-rate", "0");
   c.at_least(o.new_learning_rate, 0, "new-learning-rate", "0");
   c.at_least(o.weight_decay, 0, "weight-decay", "0");
@@ -70,13 +75,14 @@ void check_ranges(const RunOptions& o, const Checker& c) {
   c.rate(o.dropout, "dropout");
   c.rate(o.teacher_dropout, "teacher-dropout");
   c.point(o.evaluate_every, "evaluate-every", false);
-  c.at_least(o.eval_batch_size, 1, "eval-batch-size", "1");
+  c.between(static_cast<double>(o.eval_batch_size), 1, kMostRows, "eval-batch-size");
   c.point(o.checkpoint_every, "checkpoint-every", false);
   c.at_least(o.keep_waypoints, 0, "keep-waypoints", "0");
   c.at_least(o.drift_inputs, 1, "drift-inputs", "1");
-  c.at_least(o.threads, 0, "threads", "0");
+  c.between(static_cast<double>(o.threads), 0, kMostThreads, "threads");
   c.at_least(o.recompute, 0, "recompute", "0 layers");
   c.at_least(o.micro_batches, 1, "micro-batches", "1");
+  c.want(o.micro_batches <= o.batch_size, "micro-batches", "at most batch-size (" + std::to_string(o.batch_size) + ")");
 }
 
 bool guided(const RunOptions& o) { return o.mode != Mode::finetune && o.mode != Mode::unguided; }

@@ -43,6 +43,19 @@ struct OptionCodec<std::string> {
 };
 
 template <>
+struct OptionCodec<MemorySize> {
+  static std::string accepted() { return "a number of bytes, or a text such as \"2GiB\""; }
+  static std::string placeholder() { return "BYTES"; }
+  static bool parse(const std::string& s, MemorySize& out) {
+    out.assign(s);
+    return true;
+  }
+  static std::string text(const MemorySize& v) { return v; }
+  static bool fits(const nlohmann::json& j) { return j.is_string() || j.is_number_unsigned(); }
+  static nlohmann::ordered_json json(const MemorySize& v) { return text(v); }
+};
+
+template <>
 struct OptionCodec<bool> {
   static std::string accepted() { return "true or false"; }
   static std::string placeholder() { return ""; }

@@ -24,6 +24,15 @@ struct StopPoint : StepOrShare {
   bool automatic = false;  ///< "auto": where the drift of a fine-tuning run says; see settle_hybrid_stop
 };
 
+/// Most examples of a batch, slots of a mixer, and the like: far beyond any use, and their products stay countable.
+constexpr std::int64_t kMostRows = std::int64_t{1} << 20;
+
+/// An amount of memory as it was written: "2GiB", "1000000000".
+struct MemorySize : std::string {
+  using std::string::string;
+  MemorySize(const std::string& text) : std::string(text) {}
+};
+
 enum class Mode { finetune, unguided, target, trajectory, waypoint };
 enum class Preset { released, paper };
 enum class Schedule { constant, linear, cosine, exponential };
@@ -102,7 +111,7 @@ struct RunOptions {
   DTypeOption dtype = DTypeOption::f32;
   DTypeOption moments = DTypeOption::f32;  // the optimizer's
   DeviceOption device = DeviceOption::cpu;
-  std::string memory_budget;       // empty: none
+  MemorySize memory_budget;        // empty: none
   bool map_teacher = false;        // frozen teachers on the CPU
   std::int64_t recompute = 0;      // layers
   std::int64_t micro_batches = 1;  // of a batch

@@ -1,11 +1,12 @@
 #include "train/planned_memory.h"
 
+#include <algorithm>
 #include <thread>
 
 namespace cald {
 
 Exec exec_on(Device device, std::int64_t threads, DType compute) {
-  const auto all = static_cast<std::int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  const auto all = std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, kMostThreads);
   return {.device = device, .threads = static_cast<int>(threads > 0 ? threads : all), .compute = compute};
 }
 

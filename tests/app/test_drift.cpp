@@ -109,7 +109,7 @@ TEST(DriftCommand, RefusesInOneLineAndLeavesNothing) {
     int code;
     const char* message;
   } cases[] = {
-      {"no run", "drift nowhere", 2, "nowhere"},
+      {"no run", "drift nowhere", 1, "nowhere"},
       {"no drift", "drift run", 1, "finetune ... --drift"},
       {"no waypoints", "drift run --dev data.tsv", 1, "finetune ... --drift"},
       {"nothing moved", "drift still", 1, "have not moved"},
