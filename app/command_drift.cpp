@@ -56,7 +56,7 @@ DriftCurve measure_waypoints(const Flags& f) {
   const std::unique_ptr<Encoder> model = load_encoder(first, heap, MemClass::weights);
   const EncoderConfig& config = model->config();
   const std::unique_ptr<Encoder> start = load_start(ModelDir(o.model), config, heap);
-  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(first.path());
+  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer_of(first);
   const std::int64_t limit = o.max_length.value_or(std::min<std::int64_t>(128, config.max_tokens()));
   const LabelMap labels = LabelMap::from_names(config.labels);
   const EncodedTask task = load_task(f.dev, o, {tokenizer.get(), limit}, &labels);

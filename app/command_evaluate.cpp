@@ -22,7 +22,7 @@ namespace {
 struct Classifier {
   Classifier(const std::string& directory, const ExecFlags& exec)
       : source(directory),
-        tokenizer(load_tokenizer(directory)),
+        tokenizer(load_tokenizer_of(source)),
         device(exec_of(exec)),
         heap(device.exec().device),
         memory(device.exec(), heap) {
@@ -47,17 +47,21 @@ struct EvaluateFlags {
   ExecFlags exec;
 };
 
+/// As long as the model's training inputs, where nothing else is asked for.
 std::int64_t length_limit(std::optional<std::int64_t> asked, const Classifier& c) {
   const std::int64_t positions = c.model->config().max_tokens();
   if (asked.value_or(0) > positions)
     throw usage_error("--max-length " + std::to_string(*asked) + " is more than the model's " +
                       std::to_string(positions) + " positions");
-  return asked.value_or(std::min<std::int64_t>(positions, 512));
+  constexpr std::int64_t kUsual = 512;
+  return asked.value_or(std::min(positions, trained_length(c.source).value_or(kUsual)));
 }
 
 void add_max_length(CLI::App& command, std::optional<std::int64_t>& max_length) {
   command
-      .add_option("--max-length", max_length, "longest input in tokens (default: the model's positions, at most 512)")
+      .add_option("--max-length", max_length,
+                  "longest input in tokens; longer ones are cut (default: the model's model_max_length, which training "
+                  "sets, else its positions, at most 512)")
       ->check(whole_number(3, kMostRows));
 }
 

@@ -58,9 +58,13 @@ TokenPipeline::TokenPipeline(TokenPipelineParts parts)
   single_ = std::move(parts.single);
   pair_ = std::move(parts.pair);
   pad_id_ = parts.pad_id;
-  vocab_size_ = model_->vocabulary().size();
+  for (const auto& [token, id] : model_->vocabulary().ids())
+    if (!token.empty()) note_id(token, id, parts.file);  // vocab.txt may end in an empty line: no text holds that token
+  for (const TokenTemplate* layout : {&single_, &pair_})
+    for (const TokenTemplate::Piece& piece : layout->pieces)
+      if (piece.part == TokenTemplate::Part::special) note_id("", piece.id, parts.file);
   for (const AddedToken& token : parts.added_tokens) {
-    vocab_size_ = std::max(vocab_size_, std::int64_t{token.id} + 1);
+    note_id(token.content, token.id, token.file.empty() ? parts.file : token.file);
     added_.insert_or_assign(token.content, token.id);
     std::u32string spelling = decode_utf8(token.content);
     if (token.normalized) {
@@ -70,6 +74,10 @@ TokenPipeline::TokenPipeline(TokenPipelineParts parts)
       in_text_.add(token, std::move(spelling));
     }
   }
+}
+
+void TokenPipeline::note_id(std::string_view token, std::int32_t id, const std::string& file) {
+  if (id > last_.id) last_ = {std::string(token), id, file};
 }
 
 void TokenPipeline::normalize_text(std::u32string& text) const {

@@ -14,6 +14,7 @@ struct AddedToken {
   std::int32_t id = kNoToken;
   bool lstrip = false, rstrip = false;  ///< takes the white space beside it
   bool normalized = false;              ///< is looked for in the normalized text
+  std::string file;                     ///< that adds it; empty: the vocabulary's
 };
 
 /// Finds added tokens: the leftmost, of those the longest.
@@ -40,6 +41,7 @@ class AddedTokenFinder {
 using NormalizerStep = std::function<void(std::u32string&)>;
 
 struct TokenPipelineParts {
+  std::string file;  ///< the vocabulary's
   std::vector<NormalizerStep> normalizer;
   std::vector<AddedToken> added_tokens;
   std::unique_ptr<TokenModel> model;
@@ -52,17 +54,18 @@ class TokenPipeline : public Tokenizer {
   explicit TokenPipeline(TokenPipelineParts parts);
 
   std::vector<std::int32_t> tokenize(std::string_view text) const override;
-  std::int64_t vocab_size() const override { return vocab_size_; }
+  const LastToken& last_token() const override { return last_; }
   std::int32_t token_id(std::string_view token) const override;
 
  private:
   void normalize_text(std::u32string& text) const;
+  void note_id(std::string_view token, std::int32_t id, const std::string& file);
 
   std::vector<NormalizerStep> normalizer_;
   StringMap<std::int32_t> added_;
   AddedTokenFinder in_text_, in_normalized_;
   std::unique_ptr<TokenModel> model_;
-  std::int64_t vocab_size_ = 0;
+  LastToken last_;
 };
 
 /// Both templates of BERT: <cls> A <sep> and <cls> A <sep> B <sep>, the second text and its end of type 1.

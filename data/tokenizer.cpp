@@ -113,12 +113,13 @@ struct Settings {
   std::vector<AddedToken> more_tokens() const {
     std::vector<AddedToken> tokens;
     for (const auto& [content, id] : added.items()) {
-      if (!id.is_number_integer() || id < 0 || id > 0x7FFFFFFF)
+      if (!id.is_number_integer() || id < 0 || id > 0x7FFFFFFE)
         throw data_error(added_path, in_quotes(content) + " must have a token id");
       AddedToken token;
       token.content = content;
       token.id = id.get<std::int32_t>();
       token.normalized = true;
+      token.file = added_path;
       tokens.push_back(token);
     }
     const auto decoder = config.find("added_tokens_decoder");
@@ -129,6 +130,7 @@ struct Settings {
       if (!number)
         throw data_error(config_path, "added_tokens_decoder has the key " + in_quotes(id) + ", wanted an id");
       token.id = static_cast<std::int32_t>(std::stol(id));
+      token.file = config_path;
       std::erase_if(tokens, [&](const AddedToken& t) { return t.content == token.content; });
       tokens.push_back(token);
     }
@@ -156,6 +158,7 @@ std::vector<std::int32_t> add_tokens(TokenPipelineParts& parts, const Settings& 
 
 std::unique_ptr<Tokenizer> load_wordpiece(const std::string& path, const Settings& settings) {
   TokenPipelineParts parts;
+  parts.file = path;
   BertNormalizer normalizer;
   normalizer.lowercase = settings.flag("do_lower_case", true);
   normalizer.strip_accents = settings.flag("strip_accents", normalizer.lowercase);
@@ -184,6 +187,7 @@ std::unique_ptr<Tokenizer> load_wordpiece(const std::string& path, const Setting
 std::unique_ptr<Tokenizer> load_byte_bpe(const std::string& vocab_path, const std::string& merges_path,
                                          const Settings& settings) {
   TokenPipelineParts parts;
+  parts.file = vocab_path;
   ByteBpe::Options options;
   options.add_prefix_space = settings.flag("add_prefix_space", false);
   const auto name = settings.config.find("tokenizer_class");

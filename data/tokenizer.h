@@ -35,8 +35,15 @@ class Tokenizer {
   /// Ids of the text without special tokens around it; those that the text itself spells ("[SEP]") are taken as tokens.
   /// Broken UTF-8 is an Error that says at which byte.
   virtual std::vector<std::int32_t> tokenize(std::string_view text) const = 0;
+  /// The token with the largest id that an encoding may hold, and the file that says so.
+  struct LastToken {
+    std::string content;
+    std::int32_t id = -1;
+    std::string file;
+  };
+  virtual const LastToken& last_token() const = 0;
   /// Number of ids: the largest, plus one.
-  virtual std::int64_t vocab_size() const = 0;
+  std::int64_t vocab_size() const { return std::int64_t{last_token().id} + 1; }
   /// The id of a token as its vocabulary spells it; -1 where there is none.
   virtual std::int32_t token_id(std::string_view token) const = 0;
 

@@ -263,6 +263,7 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& path, const st
   const Json json = read_json_object(path);
   const Node root(json, path);
   TokenPipelineParts parts;
+  parts.file = path;
   parts.model = parse_model(root.at("model"), root.at("pre_tokenizer"));
   add_normalizer(root.at("normalizer"), parts.normalizer);
   if (const Node tokens = root.at("added_tokens"); !tokens.is_null())

@@ -9,15 +9,24 @@ namespace {
 
 using nlohmann::json;
 
+/// Whether a value is of the kind that T wants, and that kind's name.
+template <class T>
+std::pair<bool, const char*> kind_of(const json& value) {
+  if constexpr (std::is_same_v<T, std::int64_t>) return {value.is_number_integer(), "a whole number"};
+  if constexpr (std::is_same_v<T, float>) return {value.is_number(), "a number"};
+  if constexpr (std::is_same_v<T, std::string>) return {value.is_string(), "a text"};
+  if constexpr (std::is_same_v<T, bool>) return {value.is_boolean(), "true or false"};
+  return {true, ""};
+}
+
 template <class T>
 T get(const json& j, const char* key, const std::string& where) {
   const auto it = j.find(key);
   if (it == j.end()) throw data_error(where, std::string("key '") + key + "' is missing");
-  try {
-    return it->get<T>();
-  } catch (const json::exception&) {
-    throw data_error(where, std::string("key '") + key + "' has an unexpected value: " + it->dump());
-  }
+  // nlohmann::json would cut a number at its point, and take true for 1.
+  const auto [fits, wanted] = kind_of<T>(*it);
+  if (!fits) throw data_error(where, std::string("key '") + key + "' is " + it->dump() + ", wanted " + wanted);
+  return it->get<T>();
 }
 
 template <class T>
@@ -26,11 +35,22 @@ T get_or(const json& j, const char* key, T otherwise, const std::string& where) 
   return it == j.end() || it->is_null() ? otherwise : get<T>(j, key, where);
 }
 
-std::int64_t positive(const json& j, const char* key, const std::string& where) {
-  const auto n = get<std::int64_t>(j, key, where);
-  if (n < 1 || n > (std::int64_t{1} << 31))
-    throw data_error(where, std::string("key '") + key + "' is " + std::to_string(n) + ", wanted 1 or more");
+std::int64_t within(std::int64_t n, std::int64_t least, std::int64_t most, const char* key, const std::string& where) {
+  if (n < least || n > most)
+    throw data_error(where, std::string("key '") + key + "' is " + std::to_string(n) + ", wanted " +
+                                std::to_string(least) + " to " + std::to_string(most));
   return n;
+}
+
+std::int64_t positive(const json& j, const char* key, const std::string& where) {
+  return within(get<std::int64_t>(j, key, where), 1, std::int64_t{1} << 31, key, where);
+}
+
+float rate(const json& j, const char* key, float otherwise, const std::string& where) {
+  const auto r = get_or<float>(j, key, otherwise, where);
+  if (!(r >= 0 && r < 1))
+    throw data_error(where, std::string("key '") + key + "' is " + j[key].dump() + ", wanted at least 0 and below 1");
+  return r;
 }
 
 Activation activation_of(const std::string& name, const std::string& where) {
@@ -60,7 +80,8 @@ std::vector<std::string> labels_of(const json& j, const std::string& where) {
     return labels;
   }
   std::vector<std::string> labels;
-  const auto n = get_or<std::int64_t>(j, "num_labels", 2, where);
+  constexpr std::int64_t kMostLabels = 65536;
+  const auto n = within(get_or<std::int64_t>(j, "num_labels", 2, where), 1, kMostLabels, "num_labels", where);
   for (std::int64_t i = 0; i < n; ++i) labels.push_back("LABEL_" + std::to_string(i));
   return labels;
 }
@@ -95,17 +116,21 @@ EncoderConfig EncoderConfig::from_json(const json& j, const std::string& where) 
   c.family = family_of(j, where);
   c.vocab_size = positive(j, "vocab_size", where);
   c.hidden = positive(j, "hidden_size", where);
-  c.layers = positive(j, "num_hidden_layers", where);
+  constexpr std::int64_t kMostLayers = 4096;
+  c.layers = within(get<std::int64_t>(j, "num_hidden_layers", where), 1, kMostLayers, "num_hidden_layers", where);
   c.heads = positive(j, "num_attention_heads", where);
   c.ffn = positive(j, "intermediate_size", where);
   c.max_positions = positive(j, "max_position_embeddings", where);
   c.type_vocab = positive(j, "type_vocab_size", where);
-  c.pad_id = get_or<std::int64_t>(j, "pad_token_id", c.family == Family::roberta ? 1 : 0, where);
+  c.pad_id = within(get_or<std::int64_t>(j, "pad_token_id", c.family == Family::roberta ? 1 : 0, where), 0,
+                    c.vocab_size - 1, "pad_token_id", where);
   c.eps = get_or<float>(j, "layer_norm_eps", 1e-12f, where);
+  if (!(c.eps > 0 && c.eps < 1))
+    throw data_error(where, "key 'layer_norm_eps' is " + j["layer_norm_eps"].dump() + ", wanted more than 0, below 1");
   c.activation = activation_of(get_or<std::string>(j, "hidden_act", "gelu", where), where);
-  c.hidden_dropout = get_or<float>(j, "hidden_dropout_prob", 0.1f, where);
-  c.attention_dropout = get_or<float>(j, "attention_probs_dropout_prob", 0.1f, where);
-  c.classifier_dropout = get_or<float>(j, "classifier_dropout", c.hidden_dropout, where);
+  c.hidden_dropout = rate(j, "hidden_dropout_prob", 0.1f, where);
+  c.attention_dropout = rate(j, "attention_probs_dropout_prob", 0.1f, where);
+  c.classifier_dropout = rate(j, "classifier_dropout", c.hidden_dropout, where);
   c.labels = labels_of(j, where);
   c.mixers = mixers_of(j, c.layers, where);
   if (c.hidden % c.heads != 0)

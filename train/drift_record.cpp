@@ -82,7 +82,7 @@ void DriftRecord::measure(std::int64_t steps_done, RunDirectory& directory) {
   curve_.add(steps_done, meter_.measure(model_));
   directory.metric({{"step", steps_done}, {"of", total_}, {"drift", curve_.by_state.back()}});
   if (!keeps_waypoints() || steps_done == 0) return;
-  save_model(model_, candidate(directory, curve_.steps.size() - 1), tokenizer_from_);
+  save_model(model_, candidate(directory, curve_.steps.size() - 1), tokenizer_from_, options_.max_length);
   const std::vector<std::size_t> kept = kept_candidates(curve_.means(), most_candidates());
   for (std::size_t i = 1, k = 0; i < curve_.steps.size(); ++i) {
     if (k < kept.size() && kept[k] == i)

@@ -46,6 +46,30 @@ void plan_batches(const Encoder& model, const EncodedTask& task, const std::vect
   }
 }
 
+/// Error that names the first of the batch's examples whose logits are not finite, and the op that made it so.
+void require_finite(const Encoder& model, const EncodedTask& task, const std::vector<std::int64_t>& rows,
+                    const TokenBatch& batch, const std::vector<float>& logits, const Exec& exec) {
+  const auto classes = static_cast<std::ptrdiff_t>(model.config().labels.size());
+  std::int64_t first = task.size();
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(r) * classes;
+    if (!std::all_of(begin, begin + classes, [](float l) { return std::isfinite(l); }))
+      first = std::min(first, rows[r]);
+  }
+  if (first == task.size()) return;
+  std::string why = "its logits are not finite, although every op's output is";
+  try {
+    HeapAllocator heap(exec.device);
+    Context checking(exec, heap);
+    checking.check_finite(true);
+    std::vector<float> again(logits.size());
+    forward_batch(checking, model, batch.batch, batch.seq, &batch, again);
+  } catch (const Error& e) {
+    why = e.what();
+  }
+  throw Error((task.path.empty() ? "" : task.path + ": ") + "example " + std::to_string(first + 1) + ": " + why);
+}
+
 }  // namespace
 
 void plan_evaluation(const Encoder& model, const EncodedTask& task, std::int64_t batch_size, PlannedMemory& memory) {
@@ -67,6 +91,7 @@ Evaluation evaluate(const Encoder& model, const EncodedTask& task, std::int64_t 
     logits.resize(rows.size() * classes);
     memory.run(key_of(batch.batch, batch.seq),
                [&](Context& c) { forward_batch(c, model, batch.batch, batch.seq, &batch, logits); });
+    require_finite(model, task, rows, batch, logits, memory.exec());
     for (std::size_t r = 0; r < rows.size(); ++r) {
       const auto example = static_cast<std::size_t>(rows[r]);
       const std::int32_t label = task.labels[example];

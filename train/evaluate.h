@@ -19,7 +19,8 @@ struct Evaluation {
 /// Plans the memory of an evaluation with these batches, so that the arena is known before the first of them.
 void plan_evaluation(const Encoder& model, const EncodedTask& task, std::int64_t batch_size, PlannedMemory& memory);
 
-/// Runs without dropout. Labels below 0 (unlabelled examples) count in neither accuracy nor loss.
+/// Runs without dropout. Labels below 0 (unlabelled examples) count in neither accuracy nor loss. Error if a logit is
+/// not finite: it names the example and the op.
 Evaluation evaluate(const Encoder& model, const EncodedTask& task, std::int64_t batch_size, PlannedMemory& memory);
 
 }  // namespace cald

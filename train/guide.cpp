@@ -26,16 +26,13 @@ Guidance take(EncoderOutput&& out, const GuideStep& at) {
   return g;
 }
 
-void require_same_shape(const EncoderConfig& teacher, const EncoderConfig& student, const std::string& path) {
-  const auto differ = [&](const char* what, std::int64_t t, std::int64_t s) {
-    if (t != s)
-      throw data_error(path, std::string("the teacher has ") + std::to_string(t) + " " + what + ", the student " +
-                                 std::to_string(s));
-  };
-  differ("layers", teacher.layers, student.layers);
-  differ("features", teacher.hidden, student.hidden);
-  differ("classes", static_cast<std::int64_t>(teacher.labels.size()), static_cast<std::int64_t>(student.labels.size()));
-  differ("vocabulary entries", teacher.vocab_size, student.vocab_size);
+/// Error, at the teacher's `path`, unless the student is the teacher but for its mixers.
+void require_same_form(const EncoderConfig& teacher, const EncoderConfig& student, const std::string& path) {
+  if (const auto differ = architecture_difference(teacher, student))
+    throw data_error(path, "the teacher's " + differ->key + " is " + differ->a + ", the student's " + differ->b);
+  if (teacher.labels.size() != student.labels.size())
+    throw data_error(path, "the teacher has " + std::to_string(teacher.labels.size()) + " classes, the student " +
+                               std::to_string(student.labels.size()));
 }
 
 /// Target mode: the fine-tuned transformer, frozen.
@@ -46,7 +43,8 @@ class TargetGuide : public Guide {
     const ModelDir directory(from);
     teacher_ = std::make_unique<Encoder>(read_encoder_config(directory));
     plan_transfer(*teacher_, directory, {});  // every complaint comes before any memory is taken
-    require_same_shape(teacher_->config(), student, from);
+    require_transformer(teacher_->config(), directory);
+    require_same_form(teacher_->config(), student, from);
     size_if_mapped_ = size_if_mapped(teacher_->config(), from);
     if (o.device == DeviceOption::cpu && (o.map_teacher || !o.memory_budget.empty()))
       map_weights();
@@ -134,6 +132,7 @@ class TrajectoryGuide : public Guide {
                   const EncoderConfig& student, Allocator& memory)
       : options_(o), schedule_(schedule) {
     EncoderConfig config = read_encoder_config(source);
+    require_transformer(config, source);
     TransferPolicy policy;
     policy.create_head = config.labels.empty();
     policy.replace_head = o.new_head && !config.labels.empty();
@@ -144,7 +143,7 @@ class TrajectoryGuide : public Guide {
     // All are kept until its update, which waits until the student's loss is known to be finite.
     teacher_->parameters().set_gradients(memory, Gradients::kept);
     load_parameters(*teacher_, source, policy);
-    require_same_shape(teacher_->config(), student, source.path());
+    require_same_form(teacher_->config(), student, source.path());
     const double rate = o.teacher_learning_rate.value_or(o.learning_rate);
     optimizer_ = std::make_unique<Optimizer>(teacher_->parameters(), memory, o, rate, rate);
   }

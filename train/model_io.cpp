@@ -1,16 +1,21 @@
 #include "train/model_io.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/atomic_file.h"
+#include "data/json_text.h"
 #include "engine/base/rng.h"
 #include "engine/host_access.h"
 
 namespace cald {
 namespace {
+
+constexpr const char* kTokenizerConfig = "tokenizer_config.json";
 
 bool is_head(const std::string& name) { return name.starts_with("classifier.") || name.starts_with("bert.pooler."); }
 
@@ -118,6 +123,15 @@ void read_rows(const Source& s, const Parameter& p, std::int64_t first_row, floa
     std::memcpy(out + r * cols, out + (r - period) * cols, static_cast<std::size_t>(cols) * sizeof(float));
 }
 
+/// A weight that is not finite may go unseen through an op that compares.
+void require_finite(const Parameter& p, const float* values, const StoredTensor& t, const std::string& path) {
+  const float* const end = values + p.shape.numel();
+  const float* const bad = std::find_if(values, end, [](float v) { return !std::isfinite(v); });
+  if (bad != end)
+    throw data_error(path, "tensor '" + t.name() + "' holds " + std::to_string(*bad) + " at element " +
+                               std::to_string(bad - values) + ", wanted finite numbers");
+}
+
 /// transformers' start of a head: N(0, initializer_range), biases zero.
 void initialise_head(const Parameter& p, const EncoderConfig& c, std::uint64_t seed, float* out) {
   const float range = c.source.value("initializer_range", 0.02f);
@@ -130,6 +144,15 @@ void initialise_mixer(const Parameter& p, const EncoderConfig& c, const Transfer
   const auto layer = static_cast<std::size_t>(std::stol(p.name.substr(layer_at.size())));
   const EncoderConfig::LayerMixer& m = c.mixers[layer];
   find_mixer(m.name).initialise({p, out, m.options, policy.seed, policy.typical_length, policy.longest});
+}
+
+/// Sets model_max_length in the directory's tokenizer_config.json, which is made where it is missing.
+void write_trained_length(const std::string& directory, std::int64_t length) {
+  const std::string path = directory + "/" + kTokenizerConfig;
+  nlohmann::json config = nlohmann::json::object();
+  if (std::filesystem::exists(path)) config = read_json_object(path);
+  config["model_max_length"] = length;
+  write_file_atomically(path, config.dump(2) + "\n");
 }
 
 std::string million(std::int64_t n) {
@@ -172,12 +195,14 @@ TransferReport load_parameters(Encoder& model, const ModelDir& from, const Trans
     const Source s = transfer.find(p);
     if (wanted && !wanted(p)) continue;
     fill_on_host(p.value, [&](float* out) {
-      if (s.tensor)
+      if (s.tensor) {
         read_rows(s, p, transfer.first_row(p), out);
-      else if (p.is_new)
+        require_finite(p, out, s.tensor, from.path());
+      } else if (p.is_new) {
         initialise_mixer(p, model.config(), policy, out);
-      else
+      } else {
         initialise_head(p, model.config(), policy.seed, out);
+      }
     });
   }
   transfer.account_for_leftovers();
@@ -214,6 +239,50 @@ EncoderConfig read_encoder_config(const ModelDir& dir) {
   return c;
 }
 
+std::optional<ArchitectureDifference> architecture_difference(const EncoderConfig& a, const EncoderConfig& b) {
+  const auto type = [](const EncoderConfig& c) { return c.family == Family::bert ? "bert" : "roberta"; };
+  if (a.family != b.family) return ArchitectureDifference{"model_type", type(a), type(b)};
+  const std::pair<const char*, std::int64_t EncoderConfig::*> sizes[] = {
+      {"num_hidden_layers", &EncoderConfig::layers},   {"hidden_size", &EncoderConfig::hidden},
+      {"num_attention_heads", &EncoderConfig::heads},  {"intermediate_size", &EncoderConfig::ffn},
+      {"type_vocab_size", &EncoderConfig::type_vocab}, {"vocab_size", &EncoderConfig::vocab_size}};
+  for (const auto& [key, size] : sizes)
+    if (a.*size != b.*size) return ArchitectureDifference{key, std::to_string(a.*size), std::to_string(b.*size)};
+  return std::nullopt;
+}
+
+void require_transformer(const EncoderConfig& config, const ModelDir& dir) {
+  for (const EncoderConfig::LayerMixer& m : config.mixers) {
+    if (m.name == "attention") continue;
+    const auto k = m.options.find("k");
+    throw data_error(dir.path(), "is already converted (" + m.name +
+                                     (k == m.options.end() ? "" : ", k = " + k->dump()) + "), wanted a transformer");
+  }
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer_of(const ModelDir& dir) {
+  std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(dir.path());
+  const std::int64_t rows = read_encoder_config(dir).vocab_size;
+  const Tokenizer::LastToken& last = tokenizer->last_token();
+  if (last.id >= rows)
+    throw data_error(last.file, (last.content.empty() ? "a special token" : "the token " + in_quotes(last.content)) +
+                                    " has the id " + std::to_string(last.id) + ", but the embedding table has " +
+                                    std::to_string(rows) + " rows (vocab_size of " + dir.path() + "/config.json)");
+  return tokenizer;
+}
+
+std::optional<std::int64_t> trained_length(const ModelDir& dir) {
+  const std::string path = dir.existing(kTokenizerConfig);
+  if (path.empty()) return std::nullopt;
+  const nlohmann::json config = read_json_object(path);
+  const auto it = config.find("model_max_length");
+  if (it == config.end() || it->is_null()) return std::nullopt;
+  if (!it->is_number() || !(it->get<double>() >= 1))
+    throw data_error(path, "key 'model_max_length' is " + it->dump() + ", wanted a number of tokens");
+  constexpr double kUnlimited = 1e9;  // transformers writes 1e30
+  return static_cast<std::int64_t>(std::min(it->get<double>(), kUnlimited));
+}
+
 void replace_mixers(EncoderConfig& config, const std::string& layers, const std::string& mixer,
                     const nlohmann::json& options) {
   const nlohmann::json checked = find_mixer(mixer).check_options(options);
@@ -237,8 +306,13 @@ void replace_mixers(EncoderConfig& config, const std::string& layers, const std:
     for (std::size_t i = first; i <= last; ++i) chosen[i] = true;
     at = comma + 1;
   }
-  for (std::size_t i = 0; i < chosen.size(); ++i)
-    if (chosen[i]) config.mixers[i] = {mixer, checked};
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    if (!chosen[i]) continue;
+    if (config.mixers[i].name != "attention")
+      throw usage_error("--layers " + layers + ": layer " + std::to_string(i) + " is already converted (" +
+                        config.mixers[i].name + ")");
+    config.mixers[i] = {mixer, checked};
+  }
 }
 
 std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, MemClass cls) {
@@ -263,9 +337,11 @@ void read_weights(ParameterSet& parameters, const std::string& path) {
     fill_on_host(p.value, [&](float* values) { file.read_f32(p.name, p.shape, values); });
 }
 
-void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from) {
+void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from,
+                std::optional<std::int64_t> length) {
   AtomicDirectory out(directory);
   copy_tokenizer_files(tokenizer_from, out.staging());
+  if (length) write_trained_length(out.staging(), *length);
   write_file_atomically(out.staging() + "/config.json", model.config().to_json().dump(2) + "\n");
   write_weights(model.parameters(), out.staging() + "/model.safetensors");
   out.commit();

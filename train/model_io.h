@@ -3,10 +3,12 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/model_dir.h"
+#include "data/tokenizer.h"
 #include "models/encoder.h"
 
 namespace cald {
@@ -53,6 +55,21 @@ bool has_head(const ModelDir& dir);
 /// The configuration, without labels where the directory has no head.
 EncoderConfig read_encoder_config(const ModelDir& dir);
 
+/// A key of config.json, with its values, in which two models are not of one architecture.
+struct ArchitectureDifference {
+  std::string key, a, b;
+};
+/// The first such key, if there is one. Positions, which may be extended, labels and mixers have no part in it.
+std::optional<ArchitectureDifference> architecture_difference(const EncoderConfig& a, const EncoderConfig& b);
+/// Error where `dir`, whose configuration this is, is no transformer: some of its layers have another mixer already.
+void require_transformer(const EncoderConfig& config, const ModelDir& dir);
+
+/// The directory's tokenizer. Error if it has a token whose id has no row in the model's embedding table.
+std::unique_ptr<Tokenizer> load_tokenizer_of(const ModelDir& dir);
+/// The longest input that the model was trained with, in tokens: `model_max_length` of tokenizer_config.json, which
+/// transformers reads too. Nothing where the file does not say; published ones may say more than there are positions.
+std::optional<std::int64_t> trained_length(const ModelDir& dir);
+
 /// Replaces the mixers of `layers` ("all" or a list such as "0,2,4-5") by `mixer` with its options.
 void replace_mixers(EncoderConfig& config, const std::string& layers, const std::string& mixer,
                     const nlohmann::json& options);
@@ -60,8 +77,10 @@ void replace_mixers(EncoderConfig& config, const std::string& layers, const std:
 /// An encoder ready to run, without gradients: for evaluation, prediction and teachers.
 std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, MemClass cls);
 
-/// Writes a model directory atomically; the tokenizer's files are copied from `tokenizer_from`.
-void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from);
+/// Writes a model directory atomically; the tokenizer's files are copied from `tokenizer_from`, with `length` as the
+/// new trained_length() if that is given.
+void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from,
+                std::optional<std::int64_t> length);
 /// The parameters' values alone, to and from a safetensors file that holds exactly them.
 void write_weights(const ParameterSet& parameters, const std::string& path);
 void read_weights(ParameterSet& parameters, const std::string& path);

@@ -47,7 +47,7 @@ class Checker {
 
 void check_ranges(const RunOptions& o, const Checker& c) {
   c.at_least(o.max_length, 3, "max-length", "3 tokens (a word between the two specials)");
-  c.between(static_cast<double>(o.mixer_k), 1, kMostRows, "mixer-k");
+  if (o.mixer_k) c.between(static_cast<double>(*o.mixer_k), 1, kMostRows, "mixer-k");
   c.positive(o.mixer_std, "mixer-std");
   constexpr std::int64_t kShortest = 3;
   c.at_least(o.max_positions, static_cast<double>(o.max_length.value_or(kShortest)), "max-positions",
@@ -130,6 +130,8 @@ void check_belonging(const RunOptions& o) {
 
 void check_terms(const RunOptions& o, const Checker& c) {
   c.want(o.start != Start::teacher || o.mode == Mode::target, "start", "model: only mode target has a trained teacher");
+  if (o.start == Start::teacher && o.teacher.empty())
+    throw usage_error("start is teacher, wanted also teacher: the directory of the fine-tuned transformer");
   if (o.steps == 0) return;  // only converts: no loss, no teacher
   if (o.mode == Mode::target && o.teacher.empty())
     throw usage_error("mode is target, wanted also teacher: the directory of the fine-tuned transformer");

@@ -150,4 +150,10 @@ void resolve_preset(RunOptions& o) {
   if (!o.ld_pads) o.ld_pads = released;
 }
 
+void resolve_mixer(RunOptions& o) {
+  if (o.mode == Mode::finetune || !o.student.empty()) return;
+  if (!o.mixer_k) o.mixer_k = 256;
+  if (!o.mixer_share) o.mixer_share = Share::none;
+}
+
 }  // namespace cald

@@ -51,6 +51,9 @@ void apply_given(RunOptions& o, const std::vector<GivenOption>& given);
 /// Fills kd_squared, ld_embeddings, ld_reduce and ld_pads where they are not set, from the preset.
 void resolve_preset(RunOptions& o);
 
+/// Fills mixer_k and mixer_share where they are not set, unless they are the given student's.
+void resolve_mixer(RunOptions& o);
+
 /// Checks ranges, and settings that contradict each other: one that does not apply may not differ from its default. A
 /// usage error names the first that is wrong. That `model`, `train` and `output` are there is not asked here: see
 /// require_options.

@@ -60,8 +60,8 @@ struct RunOptions {
   bool bucket = true;
   // conversion
   std::string mixer = "linformer";
-  std::int64_t mixer_k = 256;
-  Share mixer_share = Share::none;
+  std::optional<std::int64_t> mixer_k;  // default: that of the student given, else 256
+  std::optional<Share> mixer_share;     // default: that of the student given, else none
   ProjectionInit mixer_init = ProjectionInit::normal;
   double mixer_std = 1.0;
   std::string layers = "all";
@@ -138,8 +138,9 @@ struct RunOptions {
     v("order", o.order, "order of the training examples: given (as in the file) or shuffled (by --seed)");
     v("bucket", o.bucket, "batch examples of similar length together (shuffled order only)");
     v("mixer", o.mixer, "what replaces attention in the student: linformer");
-    v("mixer-k", o.mixer_k, "linformer: slots that the sequence is projected to");
-    v("mixer-share", o.mixer_share, "linformer: what shares E and F: none, key-value, layerwise");
+    v("mixer-k", o.mixer_k, "linformer: slots that the sequence is projected to (default: 256, or STUDENT's)");
+    v("mixer-share", o.mixer_share,
+      "linformer: what shares E and F: none, key-value, layerwise (default: none, or STUDENT's)");
     v("mixer-init", o.mixer_init,
       "linformer: start of E and F: normal, or pooling or identity, which imitate attention");
     v("mixer-std", o.mixer_std, "linformer: standard deviation of the normal start");

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "train/option_io.h"
 #include "train/option_names.h"
 
 namespace cald {
@@ -16,18 +17,34 @@ TextRules text_rules(const RunOptions& o, const Tokenizer* tokenizer, const Enco
   return {tokenizer, o.max_length.value_or(std::min<std::int64_t>(128, room))};
 }
 
+/// A student that is given was converted with a mixer of its own.
+void require_mixer_as_given(const RunOptions& o, const EncoderConfig& student) {
+  const auto differ = [&](const char* key, const std::string& given, const char* option, const std::string& own) {
+    if (given != own)
+      throw usage_error("--" + std::string(key) + " is " + given + ", but the student " + o.student + " has " + option +
+                        " = " + own);
+  };
+  for (const EncoderConfig::LayerMixer& m : student.mixers) {
+    if (m.name != "linformer") continue;
+    if (o.mixer_k) differ("mixer-k", std::to_string(*o.mixer_k), "k", m.options.at("k").dump());
+    if (o.mixer_share)
+      differ("mixer-share", enum_name(*o.mixer_share), "share", m.options.at("share").get<std::string>());
+  }
+}
+
 }  // namespace
 
 std::string start_directory(const RunOptions& o) {
   if (!o.student.empty()) return o.student;
-  const Start start = o.start.value_or(o.mode == Mode::target ? Start::teacher : Start::model);  // eq:student_start
+  const bool has_teacher = o.mode == Mode::target && !o.teacher.empty();              // without steps it needs none
+  const Start start = o.start.value_or(has_teacher ? Start::teacher : Start::model);  // eq:student_start
   return start == Start::teacher ? o.teacher : o.model;
 }
 
 nlohmann::json mixer_options(const RunOptions& o) {
   if (o.mixer != "linformer") return nlohmann::json::object();  // the keys mixer-* are Linformer's
   return {
-      {"k", o.mixer_k}, {"share", enum_name(o.mixer_share)}, {"init", enum_name(o.mixer_init)}, {"std", o.mixer_std}};
+      {"k", *o.mixer_k}, {"share", enum_name(*o.mixer_share)}, {"init", enum_name(o.mixer_init)}, {"std", o.mixer_std}};
 }
 
 Exec exec_of(const RunOptions& o) {
@@ -40,12 +57,15 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
       heap_(heap),
       progress_(progress),
       source_(start_directory(options)),
-      tokenizer_(train.size() > 0 ? nullptr : load_tokenizer(source_.path())),
+      tokenizer_(train.size() > 0 ? nullptr : load_tokenizer_of(source_)),
       train_(std::move(train)),
       device_(exec_of(options)),
       memory_(device_.exec(), heap) {
+  resolve_mixer(options_);
+  check_models();
   const EncoderConfig config = read_encoder_config(source_);
   const TextRules rules = text_rules(options_, tokenizer_.get(), config);
+  options_.max_length = rules.max_length;
   const LabelMap head = LabelMap::from_names(config.labels);
   const bool keeps_head = !config.labels.empty() && !options_.new_head;
   if (train_.size() == 0 && !options_.train.empty())
@@ -88,6 +108,19 @@ void Trainer::make_schedule() {
   if (options_.hybrid_stop) within(*options_.hybrid_stop, "hybrid-stop");
 }
 
+void Trainer::check_models() const {
+  const EncoderConfig start = read_encoder_config(source_);
+  if (options_.mode == Mode::finetune) return;
+  if (!options_.student.empty()) require_mixer_as_given(options_, start);
+  if (options_.mode != Mode::target || options_.teacher.empty()) return;
+  const ModelDir model(options_.model), teacher(options_.teacher);
+  const EncoderConfig config = read_encoder_config(model);
+  if (options_.layers == "all") require_transformer(config, model);
+  if (const auto differ = architecture_difference(config, read_encoder_config(teacher)))
+    throw data_error(teacher.path(), "the teacher's " + differ->key + " is " + differ->b + ", but that of " +
+                                         model.path() + " is " + differ->a + "; wanted MODEL fine-tuned");
+}
+
 void Trainer::load_student() {
   EncoderConfig config = read_encoder_config(source_);
   TransferPolicy policy;
@@ -106,6 +139,7 @@ void Trainer::load_student() {
     config.max_positions = *options_.max_positions + before_first;
   }
   if (options_.mode != Mode::finetune && options_.student.empty()) {
+    if (options_.layers == "all") require_transformer(config, source_);
     replace_mixers(config, options_.layers, options_.mixer, mixer_options(options_));
     policy.create_mixers = policy.drop_mixers = true;
   }
@@ -251,7 +285,7 @@ Outcome Trainer::run(const std::atomic<bool>& stop) {
     if (interrupted && !last) return {true, state_.step, state_.best_accuracy, state_.best_step};
   }
   if (drift_) drift_->finish(*directory_);
-  if (!(dev_ && options_.keep_best) || schedule_.steps == 0) save_model(*student_, directory_->model(), source_.path());
+  if (!(dev_ && options_.keep_best) || schedule_.steps == 0) save_student(directory_->model());
   return {false, state_.step, state_.best_accuracy, state_.best_step};
 }
 
@@ -295,13 +329,18 @@ void Trainer::evaluate_at(std::int64_t steps_done) {
   if (!best) return;
   state_.best_accuracy = e.accuracy;
   state_.best_step = steps_done;
-  if (options_.keep_best) save_model(*student_, directory_->model(), source_.path());
+  if (options_.keep_best) save_student(directory_->model());
 }
 
 void Trainer::keep_waypoint(std::int64_t steps_done) {
   const std::int64_t n = options_.waypoint_spacing == Spacing::steps ? options_.keep_waypoints : 0;
   for (std::int64_t i = 1; i <= n; ++i)  // the end of phase i of n
-    if (steps_done == schedule_.steps * i / n) save_model(*student_, directory_->waypoint(i), source_.path());
+    if (steps_done == schedule_.steps * i / n) save_student(directory_->waypoint(i));
+}
+
+void Trainer::save_student(const std::string& directory) const {
+  const bool trained = schedule_.steps > 0;
+  save_model(*student_, directory, source_.path(), trained ? options_.max_length : std::nullopt);
 }
 
 void Trainer::write_checkpoint() {

@@ -70,12 +70,16 @@ class Trainer {
   }
 
  private:
+  /// Errors of MODEL where the student starts from another directory, and of settings that the student's own rule out.
+  void check_models() const;
   void load_student();
   MemoryBounds bounds() const;
   /// Whether the options say so, or nothing else may be chosen: false, then true, as far as each is possible.
   std::vector<bool> teacher_choices() const;
   std::size_t bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch, bool map_teacher);
   void make_schedule();
+  /// Writes the student's directory; one that was trained says how long its inputs were.
+  void save_student(const std::string& directory) const;
   std::int64_t every(const std::optional<StepOrShare>& s) const;
   std::int64_t steps_per_epoch() const;
   std::vector<TokenBatch> batches_of(std::int64_t step) const;

@@ -149,7 +149,7 @@ TEST_P(EveryMixer, ConvertsTrainsAndComesBackFromItsFiles) {
     EXPECT_TRUE(std::isfinite(line.at("loss").get<double>()));
   const auto once = load_encoder(ModelDir(folder / "run/model"), heap_, MemClass::weights);
   EXPECT_EQ(once->config().mixers[0].name, GetParam().name);
-  save_model(*once, folder / "again", folder / "run/model");
+  save_model(*once, folder / "again", folder / "run/model", {});
   const auto twice = load_encoder(ModelDir(folder / "again"), heap_, MemClass::weights);
   EXPECT_EQ(states(*once, batch(8)), states(*twice, batch(8)));
 }

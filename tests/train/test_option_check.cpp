@@ -83,6 +83,8 @@ TEST(OptionCheck, ContradictionsAreOneClearLineEach) {
   EXPECT_EQ(check_message({{"evaluate-every", "50%"}}), "evaluate-every is given, but belongs to runs with dev");
   EXPECT_EQ(check_message({unguided, {"start", "teacher"}}),
             "start is teacher, wanted model: only mode target has a trained teacher");
+  EXPECT_EQ(check_message({target, {"start", "teacher"}, {"steps", "0"}}),
+            "start is teacher, wanted also teacher: the directory of the fine-tuned transformer");
   EXPECT_EQ(check_message({target}),
             "mode is target, wanted also teacher: the directory of the fine-tuned transformer");
   EXPECT_EQ(check_message({{"mode", "waypoint"}}),
