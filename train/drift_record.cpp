@@ -61,11 +61,7 @@ DriftRecord::DriftRecord(const RunOptions& options, const Encoder& model, const 
       meter_(DriftMeter::from_now(model, spaced_examples(dev, options.drift_inputs), options.eval_batch_size, memory,
                                   heap)),
       total_(total),
-      tokenizer_from_(tokenizer_from) {
-  if (keeps_waypoints() && total < options.keep_waypoints)
-    throw usage_error("keep-waypoints is " + std::to_string(options.keep_waypoints) + ", but the run has " +
-                      std::to_string(total) + " steps");
-}
+      tokenizer_from_(tokenizer_from) {}
 
 void DriftRecord::restore(const RunDirectory& directory) {
   curve_ = read_drift(directory.path());

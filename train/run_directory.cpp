@@ -21,34 +21,53 @@ void require_same_recipe(const RunOptions& options, const std::string& path) {
   }
 }
 
+void require_same_data(const nlohmann::json& before, const DataMarks& now) {
+  for (const auto& [key, mark] : now) {
+    const nlohmann::json& was = before.at(key);
+    const auto examples = was.at("examples").get<std::int64_t>();
+    if (examples != mark.examples)
+      throw usage_error("--resume: " + mark.path + " has " + std::to_string(mark.examples) +
+                        " examples, but the run was begun with " + std::to_string(examples) + " (" + key + ")");
+    if (was.at("fingerprint").get<std::uint64_t>() != mark.fingerprint)
+      throw usage_error("--resume: " + mark.path + " does not hold the examples that the run was begun with (" + key +
+                        ")");
+  }
+}
+
 }  // namespace
 
 RunDirectory::RunDirectory(const RunOptions& o) : path_(o.output) {
   const std::string recipe = path_ + "/recipe.json";
-  const bool exists = fs::exists(recipe);
+  recover_directory(checkpoint());
+  const bool exists =
+      fs::exists(recipe) && (has_checkpoint() || fs::exists(model()) || fs::exists(path_ + "/waypoints"));
   if (exists && !o.resume)
     throw usage_error("--output " + path_ +
                       " holds a run already: --resume goes on with it, or choose another directory");
   if (exists) require_same_recipe(o, recipe);
   make_directories(path_);
   if (!exists) write_file_atomically(recipe, options_to_json(o).dump(2) + "\n");
-  recover_directory(checkpoint());
   metrics_ = std::make_unique<AppendFile>(path_ + "/metrics.jsonl");
   timing_ = std::make_unique<AppendFile>(path_ + "/timing.jsonl");
 }
+
+bool RunDirectory::has_checkpoint() const { return fs::exists(checkpoint() + "/state.json"); }
 
 void RunDirectory::write_json(const std::string& name, const nlohmann::json& content) {
   write_file_atomically(path_ + "/" + name, content.dump(1) + "\n");
 }
 
-void RunDirectory::write_state(const std::string& staging, const RunState& s) {
+void RunDirectory::write_state(const std::string& staging, const RunState& s, const DataMarks& data) {
   metrics_->sync();
   timing_->sync();
+  nlohmann::json marks;
+  for (const auto& [key, mark] : data) marks[key] = {{"examples", mark.examples}, {"fingerprint", mark.fingerprint}};
   const nlohmann::json j = {{"step", s.step},
                             {"best_accuracy", s.best_accuracy},
                             {"best_step", s.best_step},
                             {"metrics_bytes", metrics_->size()},
-                            {"timing_bytes", timing_->size()}};
+                            {"timing_bytes", timing_->size()},
+                            {"data", marks}};
   write_file_atomically(staging + "/state.json", j.dump(1) + "\n");
 }
 
@@ -61,15 +80,16 @@ double RunDirectory::last_time() const {
   return last.at("elapsed").get<double>();
 }
 
-std::optional<RunState> RunDirectory::restore() {
-  const std::string path = checkpoint() + "/state.json";
-  if (!fs::exists(path)) {
+std::optional<RunState> RunDirectory::restore(const DataMarks& data) {
+  if (!has_checkpoint()) {
     metrics_->truncate(0);
     timing_->truncate(0);
     return std::nullopt;
   }
+  const std::string path = checkpoint() + "/state.json";
   const nlohmann::json j = read_json_object(path);
   try {
+    require_same_data(j.at("data"), data);
     metrics_->truncate(j.at("metrics_bytes").get<std::uint64_t>());
     timing_->truncate(j.at("timing_bytes").get<std::uint64_t>());
     return RunState{j.at("step").get<std::int64_t>(), j.at("best_accuracy").get<double>(),

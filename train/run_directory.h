@@ -8,6 +8,7 @@
 //   waypoints/1..N/   models along a fine-tuning run
 //   candidates/STEP/  models of which those at equal drift become waypoints; gone when the run has ended
 #pragma once
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -26,15 +27,26 @@ struct RunState {
   double seconds = 0;  ///< wall time of the processes before this one; kept in timing.jsonl alone
 };
 
+/// What tells whether a run's data is still the same.
+struct DataMark {
+  std::string path;
+  std::int64_t examples = 0;
+  std::uint64_t fingerprint = 0;
+};
+/// By the key of the data: train, dev.
+using DataMarks = std::map<std::string, DataMark>;
+
 class RunDirectory {
  public:
   /// Makes the directory, or with options.resume opens it. Error if a run is there and resume is off, or if it was
-  /// begun with other options: the first key that differs is named. Only threads and resume may differ.
+  /// begun with other options: the first key that differs is named. Only threads and resume may differ. A run that left
+  /// neither a checkpoint nor a model is begun anew.
   explicit RunDirectory(const RunOptions& options);
 
   const std::string& path() const { return path_; }
   std::string model() const { return path_ + "/model"; }
   std::string checkpoint() const { return path_ + "/checkpoint"; }
+  bool has_checkpoint() const;
   std::string waypoint(std::int64_t number) const { return path_ + "/waypoints/" + std::to_string(number); }
 
   void metric(const nlohmann::ordered_json& line) { metrics_->append_line(line.dump()); }
@@ -42,9 +54,10 @@ class RunDirectory {
   void write_json(const std::string& name, const nlohmann::json& content);
 
   /// Adds state.json to the checkpoint's staging directory, with the files' present lengths.
-  void write_state(const std::string& staging, const RunState& state);
+  void write_state(const std::string& staging, const RunState& state, const DataMarks& data);
   /// The last checkpoint's state, after cutting metrics and timing back to it; nothing if there is no checkpoint.
-  std::optional<RunState> restore();
+  /// A usage error names the file that is not as it was at the checkpoint.
+  std::optional<RunState> restore(const DataMarks& data);
 
  private:
   double last_time() const;

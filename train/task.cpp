@@ -24,6 +24,19 @@ std::vector<std::int64_t> EncodedTask::lengths() const {
   return n;
 }
 
+std::uint64_t fingerprint(const EncodedTask& task) {
+  std::uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a, by words
+  const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 0x100000001B3u; };
+  const auto add_all = [&](const auto& values) {
+    add(values.size());
+    for (const auto v : values) add(static_cast<std::uint32_t>(v));
+  };
+  for (const Tokenizer::Encoding& e : task.encodings) add_all(e.ids), add_all(e.type_ids);
+  add_all(task.labels);
+  for (const std::string& name : task.label_map.names()) add_all(name);
+  return hash;
+}
+
 EncodedTask load_task(const std::string& path, const RunOptions& o, const TextRules& rules, const LabelMap* known) {
   const TextDataset data = load_text_dataset(path, {o.text_column, o.pair_column, o.label_column}, known);
   EncodedTask task;

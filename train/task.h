@@ -23,6 +23,9 @@ struct EncodedTask {
   double mean_length() const;
 };
 
+/// Differs with the tokens, the labels and the classes' names of the examples, and with their order.
+std::uint64_t fingerprint(const EncodedTask& task);
+
 /// How texts become token ids for one model.
 struct TextRules {
   const Tokenizer* tokenizer;

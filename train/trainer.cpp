@@ -98,6 +98,9 @@ void Trainer::make_schedule() {
   schedule_.kind = options_.schedule;
   schedule_.warmup = options_.warmup.of(schedule_.steps);
   schedule_.floor = options_.schedule_floor;
+  if (options_.keep_waypoints > schedule_.steps)
+    throw usage_error("keep-waypoints is " + std::to_string(options_.keep_waypoints) + ", but the run has " +
+                      std::to_string(schedule_.steps) + " steps");
   if (schedule_.steps == 0) return;
   const auto within = [&](const StepOrShare& point, const char* key) {
     if (point.of(schedule_.steps) > schedule_.steps)
@@ -110,6 +113,9 @@ void Trainer::make_schedule() {
 
 void Trainer::check_models() const {
   const EncoderConfig start = read_encoder_config(source_);
+  if (options_.recompute > start.layers)
+    throw usage_error("recompute is " + std::to_string(options_.recompute) + ", but the model has " +
+                      std::to_string(start.layers) + " layers");
   if (options_.mode == Mode::finetune) return;
   if (!options_.student.empty()) require_mixer_as_given(options_, start);
   if (options_.mode != Mode::target || options_.teacher.empty()) return;
@@ -260,24 +266,28 @@ Outcome Trainer::run(const std::atomic<bool>& stop) {
   directory_->write_json("conversion.json", transfer_.json());
   restore();
   if (drift_ && state_.step == 0) drift_->measure(0, *directory_);
+  const auto at_step = [&](std::int64_t number, const auto& body) {
+    try {
+      body();
+    } catch (const Error& e) {
+      throw Error("step " + std::to_string(number) + ": " + e.what() +
+                  (directory_->has_checkpoint() ? "; the last good checkpoint is in " + directory_->checkpoint() : ""));
+    }
+  };
   while (state_.step < schedule_.steps) {
     const std::int64_t step = state_.step;
     const auto start = Clock::now();
     const std::vector<TokenBatch> batches = batches_of(step);
     StepLosses losses;
-    try {
-      losses = step_->run(step, batches);
-    } catch (const Error& e) {
-      throw Error("step " + std::to_string(step + 1) + ": " + e.what() + "; the last good checkpoint is in " +
-                  directory_->checkpoint());
-    }
+    at_step(step + 1, [&] { losses = step_->run(step, batches); });
     ++state_.step;
     const double took = std::chrono::duration<double>(Clock::now() - start).count();
     record(step, losses, took, batches);
     progress_.step(state_.step, schedule_.steps, losses, static_cast<double>(tokens_run_) / step_seconds_);
 
     const bool last = state_.step == schedule_.steps;
-    if (dev_ && (last || state_.step % every(options_.evaluate_every) == 0)) evaluate_at(state_.step);
+    if (dev_ && (last || state_.step % every(options_.evaluate_every) == 0))
+      at_step(state_.step, [&] { evaluate_at(state_.step); });
     if (drift_) drift_->measure(state_.step, *directory_);
     keep_waypoint(state_.step);
     const bool interrupted = stop.load();
@@ -343,12 +353,18 @@ void Trainer::save_student(const std::string& directory) const {
   save_model(*student_, directory, source_.path(), trained ? options_.max_length : std::nullopt);
 }
 
+DataMarks Trainer::data_marks() const {
+  DataMarks marks = {{"train", {train_.path, train_.size(), fingerprint(train_)}}};
+  if (dev_) marks["dev"] = {dev_->path, dev_->size(), fingerprint(*dev_)};
+  return marks;
+}
+
 void Trainer::write_checkpoint() {
   AtomicDirectory out(directory_->checkpoint());
   write_weights(student_->parameters(), out.staging() + "/student.safetensors");
   optimizer_->save(out.staging() + "/optimizer.safetensors");
   if (guide_) guide_->save(out.staging());
-  directory_->write_state(out.staging(), state_);
+  directory_->write_state(out.staging(), state_, data_marks());
   out.commit();
 }
 
@@ -369,7 +385,7 @@ void Trainer::write_cost(const MemoryCost& cost) {
 }
 
 void Trainer::restore() {
-  const std::optional<RunState> state = directory_->restore();
+  const std::optional<RunState> state = directory_->restore(data_marks());
   if (!state) return;
   state_ = *state;
   const std::string from = directory_->checkpoint();

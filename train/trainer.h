@@ -78,6 +78,7 @@ class Trainer {
   std::vector<bool> teacher_choices() const;
   std::size_t bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch, bool map_teacher);
   void make_schedule();
+  DataMarks data_marks() const;
   /// Writes the student's directory; one that was trained says how long its inputs were.
   void save_student(const std::string& directory) const;
   std::int64_t every(const std::optional<StepOrShare>& s) const;

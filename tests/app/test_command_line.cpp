@@ -32,8 +32,10 @@ TEST(CommandLines, SettingsWithoutEffectAreRefused) {
   f.put("good.tsv", kData);
   const std::string run = "finetune" + kModel + "--train good.tsv --steps 2 --output run --max-length 20 ";
   expect_refused(f, {{run + "--micro-batches 64", 2, "micro-batches is 64, wanted at most batch-size (32)"},
+                     {run + "--recompute 3", 2, "recompute is 3, but the model has 2 layers"},
                      {run + "--trace-steps 1:2", 2, "--trace-steps requires --trace"},
                      {run + "--trace t.json --trace-steps 9:12", 2, "--trace-steps 9:12: the run has 2 steps"},
+                     {run + "--keep-waypoints 3", 2, "keep-waypoints is 3, but the run has 2 steps"},
                      {"predict" + kModel + "film --file good.tsv", 2, "a text and --file are both given"}});
 }
 
