@@ -216,6 +216,15 @@ HWY_INLINE Element<T>* elements(float* scratch) {
   return reinterpret_cast<Element<T>*>(scratch);
 }
 
+/// Whether the processor rounds and multiplies pairs of bf16 by itself.
+HWY_INLINE bool has_native_pairs() {
+#if HWY_TARGET == HWY_AVX3
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 /// c = a b: (rows, depth) by (depth, cols), depth <= panels.depth. A depth of 0 gives zeros.
 inline void micro_gemm(const MicroLhs<float>& a, const MicroPanels<float>& panels, const MicroOut& out,
                        std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t depth) {
@@ -224,30 +233,81 @@ inline void micro_gemm(const MicroLhs<float>& a, const MicroPanels<float>& panel
 inline void micro_gemm(const MicroLhs<Bf16Pair>& a, const MicroPanels<Bf16Pair>& panels, const MicroOut& out,
                        std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t depth) {
 #if HWY_TARGET == HWY_AVX3
-  if (__builtin_cpu_supports("avx512bf16")) return micro_gemm_by<NativePairProduct>(a, panels, out, rows, cols, depth);
+  if (has_native_pairs()) return micro_gemm_by<NativePairProduct>(a, panels, out, rows, cols, depth);
 #endif
   micro_gemm_by<PairProduct>(a, panels, out, rows, cols, depth);
 }
 
-/// `to` = n columns of two rows, f32 or bf16, as pairs; a second row of null is zeros.
-template <class T>
-inline void pair_rows(const T* first, const T* second, std::ptrdiff_t n, Bf16Pair* to) {
+#if HWY_TARGET == HWY_AVX3
+using Bf16Lanes = Vec<ScalableTag<std::uint16_t>>;
+/// Two vectors rounded to bf16 by the processor's own instruction, `low` in the lower half. Subnormal numbers become 0,
+/// which they are to its products too.
+HWY_INLINE Bf16Lanes round_natively(FloatVec low, FloatVec high) {
+  Bf16Lanes out;
+  asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(out.raw) : "v"(low.raw), "v"(high.raw));
+  return out;
+}
+HWY_INLINE void store_lanes(Bf16Lanes v, void* to) {
+  StoreU(v, ScalableTag<std::uint16_t>(), static_cast<std::uint16_t*>(to));
+}
+/// Lane i of the lower half beside lane i of the upper one.
+HWY_INLINE Bf16Lanes interleave_halves(Bf16Lanes v) {
+  HWY_ALIGN static constexpr std::uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return Bf16Lanes{_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), v.raw)};
+}
+#endif
+
+/// `to` = n columns of two rows as pairs; a second row of null is zeros.
+inline void pair_rows(const float* first, const float* second, std::ptrdiff_t n, Bf16Pair* to) {
   const Floats d;
   const RebindToUnsigned<Floats> du;
-  each_vector(d, n, [&](std::int64_t j, auto part) HWY_ATTR {
+  std::ptrdiff_t done = 0;
+#if HWY_TARGET == HWY_AVX3
+  if (has_native_pairs())
+    for (; done + kMicroLanes <= n; done += kMicroLanes) {
+      const FloatVec other = second ? LoadU(d, second + done) : Zero(d);
+      store_lanes(interleave_halves(round_natively(LoadU(d, first + done), other)), to + done);
+    }
+#endif
+  each_vector(d, n - done, [&](std::int64_t i, auto part) HWY_ATTR {
+    const std::int64_t j = done + i;
     auto bits = bf16_bits(load(d, first + j, part));
     if (second) bits = Or(bits, ShiftLeft<16>(bf16_bits(load(d, second + j, part))));
     store(du, bits, reinterpret_cast<std::uint32_t*>(to + j), part);
   });
 }
+inline void pair_rows(const Bf16* first, const Bf16* second, std::ptrdiff_t n, Bf16Pair* to) {
+  const Floats d;
+  const RebindToUnsigned<Floats> du;
+  const auto bits_of = [&](const Bf16* x, auto part) HWY_ATTR {
+    return PromoteTo(du, load(Rebind<std::uint16_t, Floats>(), reinterpret_cast<const std::uint16_t*>(x), part));
+  };
+  each_vector(d, n, [&](std::int64_t j, auto part) HWY_ATTR {
+    auto bits = bits_of(first + j, part);
+    if (second) bits = Or(bits, ShiftLeft<16>(bits_of(second + j, part)));
+    store(du, bits, reinterpret_cast<std::uint32_t*>(to + j), part);
+  });
+}
 
-/// A row of n values, f32 or bf16, as pairs.
-template <class T>
-inline void pair_row(const T* from, std::ptrdiff_t n, Bf16Pair* to) {
+/// A row of n values as pairs; `to` may be `from`.
+inline void pair_row(const float* from, std::ptrdiff_t n, Bf16Pair* to) {
   const Floats d;
   auto* out = reinterpret_cast<Bf16*>(to);
-  each_vector(d, n, [&](std::int64_t j, auto part) HWY_ATTR { store(d, load(d, from + j, part), out + j, part); });
+  std::ptrdiff_t done = 0;
+#if HWY_TARGET == HWY_AVX3
+  if (has_native_pairs())
+    for (; done + 2 * kMicroLanes <= n; done += 2 * kMicroLanes)
+      store_lanes(round_natively(LoadU(d, from + done), LoadU(d, from + done + kMicroLanes)), out + done);
+#endif
+  each_vector(d, n - done, [&](std::int64_t i, auto part) HWY_ATTR {
+    store(d, load(d, from + done + i, part), out + done + i, part);
+  });
   if (n % 2) out[n] = Bf16{};
+}
+inline void pair_row(const Bf16* from, std::ptrdiff_t n, Bf16Pair* to) {
+  __builtin_memcpy(static_cast<void*>(to), from, static_cast<std::size_t>(n) * sizeof(Bf16));
+  if (n % 2) reinterpret_cast<Bf16*>(to)[n] = Bf16{};
 }
 
 /// A row of bf16 as a row of elements: in place, or in `buffer` where a pair would be half a pair.
