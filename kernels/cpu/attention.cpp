@@ -50,24 +50,24 @@ struct KeyDropout {
   std::uint32_t sample;
   Index heads_first;  ///< head * queries
   Index first_key;
-  std::uint32_t* words;
+  std::uint16_t* bits;
 
   /// Dropout of a query's row, whose first element is first_key.
   RowDropout row(Index query, Index n) const {
-    if (!words) return {nullptr, 0, 1.0f};
-    const Index skipped = first_key % 4;
-    fill_dropout_words(dropout.key, sample, static_cast<std::uint32_t>(heads_first + query),
-                       static_cast<std::uint32_t>(first_key - skipped), n + skipped, words);
-    return {words + skipped, dropout.threshold(), dropout.scale()};
+    if (!bits) return {nullptr, 0};
+    const Index skipped = first_key % 8;
+    fill_dropout_bits(dropout.key, sample, static_cast<std::uint32_t>(heads_first + query),
+                      static_cast<std::uint32_t>(first_key - skipped), n + skipped, bits);
+    return {bits + skipped, dropout.threshold()};
   }
+  float scale() const { return bits ? dropout.scale() : 1.0f; }
 };
 
 template <class Args>
-KeyDropout key_dropout(const Args& a, const AttentionSizes& n, Index b, Index h, Index first_key,
-                       std::uint32_t* words) {
+KeyDropout key_dropout(const Args& a, const AttentionSizes& n, Index b, Index h, Index first_key, std::uint16_t* bits) {
   const bool on = a.dropout.active();
   const auto sample = on ? a.samples.template as<std::int32_t>()[b * a.samples.strides[0]] : 0;
-  return {a.dropout, static_cast<std::uint32_t>(sample), h * n.queries, first_key, on ? words : nullptr};
+  return {a.dropout, static_cast<std::uint32_t>(sample), h * n.queries, first_key, on ? bits : nullptr};
 }
 
 /// f32 rows are computed where they lie, those of bf16 in `buffer`, from where finish_rows() takes them.
@@ -95,7 +95,7 @@ void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, In
   pack_transposed(k.from(keys.range.begin), size, all, elements<T>(s.keys_across));
   pack_rows(v.from(keys.range.begin), all, size, elements<T>(s.values));
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
-  const KeyDropout dropout = key_dropout(a, n, b, h, keys.range.begin, s.words);
+  const KeyDropout dropout = key_dropout(a, n, b, h, keys.range.begin, s.bits);
   float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
   for (Index i0 = q0; i0 < q1; i0 += n.block) {
     const Index rows = lesser(n.block, q1 - i0), seen = keys.seen_by(i0 + rows - 1);
@@ -105,7 +105,7 @@ void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, In
     for (Index i = 0; i < rows; ++i) {
       float* row = s.scores + i * n.score_step;
       for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
-      s.row_scale[i] = softmax_row(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
+      s.row_scale[i] = dropout.scale() * softmax_row(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
     }
     MicroOut out = rows_to_compute(y, i0, false, size, s.out);
     out.row_scale = s.row_scale;
@@ -159,7 +159,7 @@ void attention_backward_as(const AttentionBackward& a, const AttentionSizes& n, 
   pack_transposed(v.from(first), size, all, elements<T>(s.values_across));
   pack_rows(k.from(first), all, size, elements<T>(s.keys));
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
-  const KeyDropout dropout = key_dropout(a, n, b, h, first, s.words);
+  const KeyDropout dropout = key_dropout(a, n, b, h, first, s.bits);
   const float* lse = a.lse.f32() + b * a.lse.strides[0] + h * a.lse.strides[1];
   const bool set_dk = prepare_key_gradient(a.dk, dk, keys, n), set_dv = prepare_key_gradient(a.dv, dv, keys, n);
   start_key_gradient(s, set_dk, set_dv, all * size);
@@ -179,20 +179,20 @@ void attention_backward_as(const AttentionBackward& a, const AttentionSizes& n, 
     if (a.dk) {
       pack_rows(q.from(i0), rows, size, elements<T>(s.rows));
       MicroOut out = rows_to_compute(dk, first, true, size, s.dkeys);
-      out.add = !(set_dk && i0 == 0), out.scale = a.scale;
+      out.add = !(set_dk && i0 == 0), out.scale = a.scale * dropout.scale();
       micro_gemm(left_transposed(s.dscores, n.score_step, rows, padded, elements<T>(s.across)),
                  {elements<T>(s.rows), depth_of<T>(rows)}, out, seen, size, depth_of<T>(rows));
     }
     if (a.dv) {
       pack_rows(dy.from(i0), rows, size, elements<T>(s.rows));
       MicroOut out = rows_to_compute(dv, first, true, size, s.dvalues);
-      out.add = !(set_dv && i0 == 0);
+      out.add = !(set_dv && i0 == 0), out.scale = dropout.scale();
       micro_gemm(left_transposed(s.scores, n.score_step, rows, padded, elements<T>(s.across)),
                  {elements<T>(s.rows), depth_of<T>(rows)}, out, seen, size, depth_of<T>(rows));
     }
     if (a.dq) {  // the last of the three: left_sums rounds in place
       MicroOut out = rows_to_compute(dq, i0, a.dq.add, size, s.out);
-      out.scale = a.scale;
+      out.scale = a.scale * dropout.scale();
       micro_gemm(left_sums(s.dscores, n.score_step, rows, padded, elements<T>(nullptr)),
                  {elements<T>(s.keys), depth_of<T>(all)}, out, rows, size, depth_of<T>(seen));
       finish_rows(dq, i0, a.dq.add, rows, size, s.out);

@@ -85,7 +85,7 @@ struct AttentionScratch {
       left = scratch.take(n.block * n.head_size);
       out = scratch.take(n.block * n.head_size);
     }
-    if (kind.dropout) words = scratch.take<std::uint32_t>(n.wide_keys + 128);
+    if (kind.dropout) bits = scratch.take<std::uint16_t>(n.wide_keys + 256);
     if (!backward) return;
     keys = scratch.take(n.keys * n.wide_head);
     dscores = scratch.take(n.block * n.score_step);
@@ -97,7 +97,7 @@ struct AttentionScratch {
   }
   Scratch scratch;
   float *keys_across, *values = nullptr, *values_across = nullptr, *scores, *bias, *row_scale;
-  std::uint32_t* words = nullptr;
+  std::uint16_t* bits = nullptr;
   float *keys = nullptr, *dscores = nullptr, *across = nullptr, *rows = nullptr;
   float *left = nullptr, *out = nullptr, *dkeys = nullptr, *dvalues = nullptr;
 };

@@ -17,15 +17,26 @@ namespace cald::HWY_NAMESPACE {
 using Index = std::ptrdiff_t;
 inline constexpr float kInfinity = __builtin_huge_valf();
 
-/// Dropout of one row; without dropout `words` is null.
+/// Dropout of one row, all but the scale, which the products apply; without dropout `bits` is null.
 struct RowDropout {
-  const std::uint32_t* words;
+  const std::uint16_t* bits;
   std::uint32_t threshold;
-  float scale;
   HWY_INLINE FloatVec operator()(FloatVec x, Index j) const {
-    return words ? apply_dropout(Floats(), x, words + j, threshold, scale) : x;
+    return bits ? drop(Floats(), x, bits + j, threshold) : x;
   }
 };
+
+/// A row whose scores have no maximum. Without any key at all it becomes zeros; otherwise its scores are NaN, which
+/// they must stay. Returns what softmax_row() does.
+inline float row_without_maximum(float* s, Index n, float* lse) {
+  float total = 0.0f;
+  for (Index j = 0; j < n; ++j) {
+    s[j] = s[j] == -kInfinity ? 0.0f : s[j];
+    total += s[j];
+  }
+  *lse = total == 0.0f ? -kInfinity : total;
+  return total;
+}
 
 /// Turns n scores into exp(score - max), then dropout. Returns 1 / sum, or 0 if there is no key at all; *lse receives
 /// the log of the sum of exponentials.
@@ -38,17 +49,13 @@ inline float softmax_row(float* s, Index n, const float* bias, const RowDropout&
       x = Add(x, LoadU(d, bias + j));
       StoreU(x, d, s + j);
     }
-    top = Max(top, x);
+    top = Max(x, top);  // in this order of operands NaNs are passed over, and show in the sum
   }
   top = MaxOfLanes(d, top);
-  *lse = -kInfinity;
-  if (GetLane(top) == -kInfinity) {
-    for (Index j = 0; j < n; ++j) s[j] = 0.0f;
-    return 0.0f;
-  }
+  if (GetLane(top) == -kInfinity) return row_without_maximum(s, n, lse);
   FloatVec sum = Zero(d);
   for (Index j = 0; j < n; j += kMicroLanes) {
-    const FloatVec p = exp_of(d, Sub(LoadU(d, s + j), top));
+    const FloatVec p = exp_bounded(d, Sub(LoadU(d, s + j), top));
     sum = Add(sum, p);
     StoreU(dropout(p, j), d, s + j);
   }
@@ -57,8 +64,8 @@ inline float softmax_row(float* s, Index n, const float* bias, const RowDropout&
   return 1.0f / total;
 }
 
-/// From scores s and g = dy v^T to the dropped probabilities (in s) and the gradient of the scores (in g):
-/// ds = p (dp - delta), dp = dropout(g), delta = sum_j p dp.
+/// From scores s and g = dy v^T to the dropped probabilities (in s) and the gradient of the scores (in g), both yet to
+/// be multiplied by dropout's scale: ds = p (dp - delta), dp = dropout(g), delta = sum_j p dp.
 ///
 /// delta equals sum(dy y). Taken from p, and p divided by its own sum, the errors of lse and y cancel: a row's ds sum
 /// to zero, and one key alone has none.
@@ -70,7 +77,7 @@ inline void softmax_backward_row(float* s, float* g, Index n, const float* bias,
   for (Index j = 0; j < n; j += kMicroLanes) {
     FloatVec x = LoadU(d, s + j);
     if (bias) x = Add(x, LoadU(d, bias + j));
-    const FloatVec p = exp_of(d, Sub(x, l));
+    const FloatVec p = exp_bounded(d, Sub(x, l));
     const FloatVec dp = dropout(LoadU(d, g + j), j);
     sum = Add(sum, p);
     weighted = MulAdd(p, dp, weighted);

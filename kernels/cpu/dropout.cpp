@@ -16,15 +16,15 @@ namespace cald::HWY_NAMESPACE {
 void drop_row(const float* x, float* y, std::int64_t n, const Dropout& dropout, std::uint32_t sample,
               std::uint32_t position, bool add) {
   constexpr std::int64_t kAtOnce = 256;
-  HWY_ALIGN std::uint32_t words[kAtOnce + kDropoutPad];
+  HWY_ALIGN std::uint16_t bits[kAtOnce + kDropoutPad];
   const Floats d;
   const std::uint32_t threshold = dropout.threshold();
   const float scale = dropout.scale();
   for (std::int64_t first = 0; first < n; first += kAtOnce) {
     const std::int64_t here = HWY_MIN(kAtOnce, n - first);
-    fill_dropout_words(dropout.key, sample, position, static_cast<std::uint32_t>(first), here, words);
+    fill_dropout_bits(dropout.key, sample, position, static_cast<std::uint32_t>(first), here, bits);
     each_vector(d, here, [&](std::int64_t i, auto part) HWY_ATTR {
-      const FloatVec v = apply_dropout(d, load(d, x + first + i, part), words + i, threshold, scale);
+      const FloatVec v = apply_dropout(d, load(d, x + first + i, part), bits + i, threshold, scale);
       float* to = y + first + i;
       store(d, add ? Add(load(d, to, part), v) : v, to, part);
     });

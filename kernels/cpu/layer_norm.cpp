@@ -45,25 +45,25 @@ struct NormRowBackward {
 HWY_BEFORE_NAMESPACE();
 namespace cald::HWY_NAMESPACE {
 
-inline constexpr std::int64_t kWordsAtOnce = 256;
+inline constexpr std::int64_t kBitsAtOnce = 256;
 
-/// Calls fn(i, part, words) for vectors over a row, `words` being those that decide features i and following; null
+/// Calls fn(i, part, bits) for vectors over a row, `bits` being those that decide features i and following; null
 /// without dropout.
 template <class Fn>
-HWY_INLINE void each_with_words(const Dropout* dropout, std::uint32_t sample, std::uint32_t position, std::int64_t n,
-                                Fn fn) {
+HWY_INLINE void each_with_bits(const Dropout* dropout, std::uint32_t sample, std::uint32_t position, std::int64_t n,
+                               Fn fn) {
   const Floats d;
   if (dropout == nullptr) {
-    const std::uint32_t* none = nullptr;
+    const std::uint16_t* none = nullptr;
     each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR { fn(i, part, none); });
     return;
   }
-  HWY_ALIGN std::uint32_t words[kWordsAtOnce + kDropoutPad];
-  for (std::int64_t first = 0; first < n; first += kWordsAtOnce) {
-    const std::int64_t here = HWY_MIN(kWordsAtOnce, n - first);
-    fill_dropout_words(dropout->key, sample, position, static_cast<std::uint32_t>(first), here, words);
+  HWY_ALIGN std::uint16_t bits[kBitsAtOnce + kDropoutPad];
+  for (std::int64_t first = 0; first < n; first += kBitsAtOnce) {
+    const std::int64_t here = HWY_MIN(kBitsAtOnce, n - first);
+    fill_dropout_bits(dropout->key, sample, position, static_cast<std::uint32_t>(first), here, bits);
     each_vector(d, here, [&](std::int64_t i, auto part) HWY_ATTR {
-      fn(first + i, part, static_cast<const std::uint32_t*>(words + i));
+      fn(first + i, part, static_cast<const std::uint16_t*>(bits + i));
     });
   }
 }
@@ -79,13 +79,13 @@ HWY_INLINE void normalise_row(const NormRow<X>& r) {
     float* to = r.sum != nullptr ? r.sum : r.y;  // y serves as the row's buffer where the sum is not wanted
     const std::uint32_t threshold = r.dropout ? r.dropout->threshold() : 0;
     const float scale = r.dropout ? r.dropout->scale() : 1.0f;
-    each_with_words(r.dropout, r.sample, r.position, r.n,
-                    [&](std::int64_t i, auto part, const std::uint32_t* words) HWY_ATTR {
-                      FloatVec v = load(d, r.x + i, part);
-                      if (words != nullptr) v = apply_dropout(d, v, words, threshold, scale);
-                      if (r.residual != nullptr) v = Add(load(d, r.residual + i, part), v);
-                      store(d, v, to + i, part);
-                    });
+    each_with_bits(r.dropout, r.sample, r.position, r.n,
+                   [&](std::int64_t i, auto part, const std::uint16_t* bits) HWY_ATTR {
+                     FloatVec v = load(d, r.x + i, part);
+                     if (bits != nullptr) v = apply_dropout(d, v, bits, threshold, scale);
+                     if (r.residual != nullptr) v = Add(load(d, r.residual + i, part), v);
+                     store(d, v, to + i, part);
+                   });
     s = to;
   } else if (r.sum != nullptr) {
     each_vector(d, r.n, [&](std::int64_t i, auto part) HWY_ATTR { store(d, load(d, r.x + i, part), r.sum + i, part); });
@@ -137,16 +137,15 @@ HWY_INLINE void row_backward(const NormRowBackward<X>& r) {
   const float scale = r.dropout ? r.dropout->scale() : 1.0f;
   const auto write = [&](FloatVec v, auto* to, bool add, auto part)
                          HWY_ATTR { store(d, add ? Add(load(d, to, part), v) : v, to, part); };
-  each_with_words(r.dx != nullptr ? r.dropout : nullptr, r.sample, r.position, r.n,
-                  [&](std::int64_t i, auto part, const std::uint32_t* words) HWY_ATTR {
-                    const FloatVec centred = Sub(weighted(i, part, load(d, r.dy + i, part)), c1);
-                    const FloatVec ds = Mul(vrstd, NegMulAdd(xhat(i, part), c2, centred));
-                    // x and residual may be one tensor: dresidual sets, then dx adds.
-                    if (r.dresidual != nullptr) write(ds, r.dresidual + i, r.add_dresidual, part);
-                    if (r.dx == nullptr) return;
-                    write(words != nullptr ? apply_dropout(d, ds, words, threshold, scale) : ds, r.dx + i, r.add_dx,
-                          part);
-                  });
+  each_with_bits(r.dx != nullptr ? r.dropout : nullptr, r.sample, r.position, r.n,
+                 [&](std::int64_t i, auto part, const std::uint16_t* bits) HWY_ATTR {
+                   const FloatVec centred = Sub(weighted(i, part, load(d, r.dy + i, part)), c1);
+                   const FloatVec ds = Mul(vrstd, NegMulAdd(xhat(i, part), c2, centred));
+                   // x and residual may be one tensor: dresidual sets, then dx adds.
+                   if (r.dresidual != nullptr) write(ds, r.dresidual + i, r.add_dresidual, part);
+                   if (r.dx == nullptr) return;
+                   write(bits != nullptr ? apply_dropout(d, ds, bits, threshold, scale) : ds, r.dx + i, r.add_dx, part);
+                 });
 }
 
 void norm_row_backward_f32(const NormRowBackward<float>& r) { row_backward(r); }

@@ -144,16 +144,16 @@ HWY_INLINE float sum_terms(std::int64_t n, Fn term) {
   return GetLane(SumOfLanes(d, Add(Add(s0, s1), Add(s2, s3))));
 }
 
-/// e^x for every x, with a relative error below 1.5e-7: 0 below -87.7, infinity above 88.4, NaN for a NaN. (Highway's
-/// Exp ends at 104 and gives 0 for a NaN.)
+/// e^x for x up to 88.7, with a relative error below 1.5e-7: 0 below -87.7, infinity above 88.4, NaN for a NaN.
+/// (Highway's Exp ends at 104 and gives 0 for a NaN.)
 ///
 /// x = n ln 2 + f, |f| <= ln(2) / 2 (Cody and Waite's reduction in two steps); e^f = 1 + f + f^2 times a minimax fit of
 /// degree 4. Adding 1.5 * 2^23 rounds x / ln 2 to n and leaves n in the low bits, from where it moves to the exponent.
 template <class D>
-HWY_INLINE Vec<D> exp_of(D d, Vec<D> x) {
+HWY_INLINE Vec<D> exp_bounded(D d, Vec<D> x) {
   const RebindToUnsigned<D> du;
   const Vec<D> magic = Set(d, 12582912.0f);
-  x = Max(Set(d, -88.0f), Min(Set(d, 88.7f), x));  // in this order of operands a NaN stays
+  x = Max(Set(d, -88.0f), x);  // in this order of operands a NaN stays
   const Vec<D> shifted = MulAdd(x, Set(d, 1.44269504f), magic);
   const Vec<D> n = Sub(shifted, magic);
   const Vec<D> f = NegMulAdd(n, Set(d, -2.12194440e-4f), NegMulAdd(n, Set(d, 0.693359375f), x));
@@ -168,13 +168,19 @@ HWY_INLINE Vec<D> exp_of(D d, Vec<D> x) {
   return Mul(p, BitCast(d, power));
 }
 
+/// The same for every x.
+template <class D>
+HWY_INLINE Vec<D> exp_of(D d, Vec<D> x) {
+  return exp_bounded(d, Min(Set(d, 88.7f), x));
+}
+
 /// The normal distribution's upper tail Q(a) = 1 - Phi(a) for 0 <= a <= 13, with an absolute error below 1.2e-7 and a
 /// relative one below 2e-6 up to 6; *gauss receives exp(-a^2 / 2).
 ///
 /// Q(a) = exp(-a^2 / 2) R(a): Mills' ratio R is smooth and fitted by a rational function to 3e-8 on [0, 6].
 template <class D>
 HWY_INLINE Vec<D> normal_tail(D d, Vec<D> a, Vec<D>* gauss) {
-  *gauss = exp_of(d, Mul(Mul(a, Set(d, -0.5f)), a));
+  *gauss = exp_bounded(d, Mul(Mul(a, Set(d, -0.5f)), a));
   Vec<D> p = Set(d, 0.013586453f);
   p = MulAdd(p, a, Set(d, 0.10427114f));
   p = MulAdd(p, a, Set(d, 0.33420610f));
@@ -187,13 +193,13 @@ HWY_INLINE Vec<D> normal_tail(D d, Vec<D> a, Vec<D>* gauss) {
   return Mul(*gauss, Div(p, q));
 }
 
-/// Room that fill_dropout_words needs beyond the features asked for.
-inline constexpr std::int64_t kDropoutPad = 8 * static_cast<std::int64_t>(MaxLanes(ScalableTag<std::uint64_t>()));
+/// Room that fill_dropout_bits needs beyond the features asked for.
+inline constexpr std::int64_t kDropoutPad = 16 * static_cast<std::int64_t>(MaxLanes(ScalableTag<std::uint64_t>()));
 
-/// out[i] = the word that decides feature first + i of (sample, position), i < n: the bits of dropout_words().
-/// `first` is a multiple of 4; out has room for n + kDropoutPad words.
-inline void fill_dropout_words(const RngKey& key, std::uint32_t sample, std::uint32_t position, std::uint32_t first,
-                               std::int64_t n, std::uint32_t* HWY_RESTRICT out) {
+/// out[i] = what decides feature first + i of (sample, position), i < n, as dropout_bits() has it. `first` is a
+/// multiple of 8; out has room for n + kDropoutPad numbers.
+inline void fill_dropout_bits(const RngKey& key, std::uint32_t sample, std::uint32_t position, std::uint32_t first,
+                              std::int64_t n, std::uint16_t* HWY_RESTRICT out) {
   // Each 64-bit lane holds one counter word in its lower half. Nothing reads the upper halves (MulEven does not, and
   // the end masks them), so the products need no shuffles. Two sets of counters hide the multiplier's latency.
   const ScalableTag<std::uint64_t> d;
@@ -209,19 +215,19 @@ inline void fill_dropout_words(const RngKey& key, std::uint32_t sample, std::uin
     c1 = p1;
     c3 = p0;
   };
-  const auto write = [&](V c0, V c1, V c2, V c3, std::uint32_t* to) HWY_ATTR {
+  const auto write = [&](V c0, V c1, V c2, V c3, std::uint16_t* to) HWY_ATTR {
     const V first_two = Or(And(c0, lower_half), ShiftLeft<32>(c1));
     const V last_two = Or(And(c2, lower_half), ShiftLeft<32>(c3));
     StoreInterleaved2(first_two, last_two, d, reinterpret_cast<std::uint64_t*>(to));
   };
-  for (std::int64_t i = 0; i < n; i += 8 * lanes) {
-    V a0 = Iota(d, first / 4 + static_cast<std::uint64_t>(i / 4));
+  for (std::int64_t i = 0; i < n; i += 16 * lanes) {
+    V a0 = Iota(d, first / 8 + static_cast<std::uint64_t>(i / 8));
     V b0 = Add(a0, Set(d, static_cast<std::uint64_t>(lanes)));
     V a1 = Set(d, std::uint64_t{position}), a2 = Set(d, std::uint64_t{sample}), a3 = Set(d, std::uint64_t{key.op});
     V b1 = a1, b2 = a2, b3 = a3;
     std::uint32_t k0 = static_cast<std::uint32_t>(key.seed) ^ (key.step * 0x9E3779B9u);
     std::uint32_t k1 = static_cast<std::uint32_t>(key.seed >> 32) ^ key.step;
-    for (int round = 0; round < 10; ++round) {
+    for (int round = 0; round < kDropoutRounds; ++round) {
       const V v0 = Set(d, std::uint64_t{k0}), v1 = Set(d, std::uint64_t{k1});
       round_of(a0, a1, a2, a3, v0, v1);
       round_of(b0, b1, b2, b3, v0, v1);
@@ -229,17 +235,22 @@ inline void fill_dropout_words(const RngKey& key, std::uint32_t sample, std::uin
       k1 += 0xBB67AE85u;
     }
     write(a0, a1, a2, a3, out + i);
-    write(b0, b1, b2, b3, out + i + 4 * lanes);
+    write(b0, b1, b2, b3, out + i + 8 * lanes);
   }
 }
 
-/// v / (1 - p) where the word is below the threshold, else 0 (also for a v that is not finite).
+/// v where its bits are below the threshold, else 0 (also for a v that is not finite).
 template <class D>
-HWY_INLINE Vec<D> apply_dropout(D d, Vec<D> v, const std::uint32_t* HWY_RESTRICT words, std::uint32_t threshold,
+HWY_INLINE Vec<D> drop(D d, Vec<D> v, const std::uint16_t* HWY_RESTRICT bits, std::uint32_t threshold) {
+  const RebindToSigned<D> di;
+  const auto drawn = PromoteTo(di, LoadU(Rebind<std::uint16_t, D>(), bits));
+  return IfThenElseZero(RebindMask(d, Lt(drawn, Set(di, static_cast<std::int32_t>(threshold)))), v);
+}
+/// The same, times the scale.
+template <class D>
+HWY_INLINE Vec<D> apply_dropout(D d, Vec<D> v, const std::uint16_t* HWY_RESTRICT bits, std::uint32_t threshold,
                                 float scale) {
-  const RebindToUnsigned<D> du;
-  const auto kept = Lt(LoadU(du, words), Set(du, threshold));
-  return IfThenElseZero(RebindMask(d, kept), Mul(v, Set(d, scale)));
+  return drop(d, Mul(v, Set(d, scale)), bits, threshold);
 }
 
 }  // namespace cald::HWY_NAMESPACE

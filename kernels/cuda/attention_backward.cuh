@@ -39,11 +39,11 @@ __device__ __forceinline__ QueryStatistics query_statistics(const AttentionBackw
 
 /// From scores s and g = dy v to the dropped probabilities (in s) and the gradient of the scores (in g).
 __device__ __forceinline__ void score_gradient(float& s, float& g, float scale, bool seen, const QueryStatistics& q,
-                                               const ProbabilityDropout& dropout, std::uint32_t word) {
+                                               const ProbabilityDropout& dropout, std::uint32_t drawn) {
   const float p = seen ? expf(__fmul_rn(s, scale) - q.lse) * q.inverse : 0.0f;
   const bool drops = dropout.samples != nullptr;
-  g = seen ? p * ((drops ? dropout(g, word) : g) - q.delta) : 0.0f;  // g may come from a key that does not count
-  s = drops ? dropout(p, word) : p;
+  g = seen ? p * ((drops ? dropout(g, drawn) : g) - q.delta) : 0.0f;  // g may come from a key that does not count
+  s = drops ? dropout(p, drawn) : p;
 }
 
 /// A block's rows are queries: their statistics are the thread's own, the keys' bias comes by the tile.
@@ -70,11 +70,11 @@ struct QueriesHeld {
     f32_tiles::read_floats<kC>(bias + f32_tiles::thread_x() * kC, b);
 #pragma unroll
     for (int r = 0; r < kR; ++r) {
-      const PhiloxWords words = a.dropout.words(sample, a.n, query + r, key);
+      const DropoutBits bits = a.dropout.bits(sample, a.n, query + r, key);
 #pragma unroll
       for (int c = 0; c < kC; ++c)
         score_gradient(s[r][c], g[r][c], a.n.scale, b[c] == 0 && a.n.sees(query + r, key + c), statistics[r], a.dropout,
-                       word_of(words, key % 4 + c));
+                       bits[key % 4 + c]);
     }
   }
 };
@@ -107,11 +107,11 @@ struct KeysHeld {
       f32_tiles::read_floats<kC>(statistics + i * kColumns + f32_tiles::thread_x() * kC, q[i]);
 #pragma unroll
     for (int c = 0; c < kC; ++c) {
-      const PhiloxWords words = a.dropout.words(sample, a.n, query + c, key);
+      const DropoutBits bits = a.dropout.bits(sample, a.n, query + c, key);
 #pragma unroll
       for (int r = 0; r < kR; ++r)
         score_gradient(s[r][c], g[r][c], a.n.scale, counts[r] && a.n.sees(query + c, key + r),
-                       {q[0][c], q[1][c], q[2][c]}, a.dropout, word_of(words, key % 4 + r));
+                       {q[0][c], q[1][c], q[2][c]}, a.dropout, bits[key % 4 + r]);
     }
   }
 };

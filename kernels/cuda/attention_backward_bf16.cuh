@@ -56,19 +56,23 @@ __device__ __forceinline__ float2 statistics_bf16(const AttentionBackwardOperand
   return {usable_lse(a, query) * kLog2E, query < a.n.queries ? a.delta[a.n.statistic(query)] : 0.0f};
 }
 
-/// The dropout words of this thread's values in a fragment whose rows are keys, from `key` on, and whose columns are
+/// What decides on this thread's values in a fragment whose rows are keys, from `key` on, and whose columns are
 /// queries, from `query` on. Four lanes draw the four blocks that their values lie in, one each: lane i of them that of
-/// value i. Then they exchange: value e needs word i of the block that lane e drew.
-__device__ __forceinline__ void words_of_keys(std::uint32_t (&w)[4], const ProbabilityDropout& dropout,
-                                              std::uint32_t sample, const AttentionSizes& n, int query, int key) {
+/// value i. Then they exchange: value e needs number i of the block that lane e drew.
+__device__ __forceinline__ void bits_of_keys(std::uint32_t (&bits)[4], const ProbabilityDropout& dropout,
+                                             std::uint32_t sample, const AttentionSizes& n, int query, int key) {
   const int lane = bf16_tiles::lane(), i = lane / 4 % 4;
-  const PhiloxWords mine =
-      dropout.words(sample, n, query + bf16_tiles::value_column() + i % 2, key + i / 2 * 8 + lane / 16 * 4);
-  PhiloxWords got;
+  const DropoutBits mine =
+      dropout.bits(sample, n, query + bf16_tiles::value_column() + i % 2, key + i / 2 * 8 + lane / 16 * 4);
+  std::uint32_t got[4];
 #pragma unroll
-  for (int k = 0; k < 4; ++k) got.w[k] = __shfl_xor_sync(~0u, word_of(mine, i ^ k), k * 4);
+  for (int k = 0; k < 4; ++k) got[k] = __shfl_xor_sync(~0u, mine[i ^ k], k * 4);
 #pragma unroll
-  for (int e = 0; e < 4; ++e) w[e] = word_of(got, i ^ e);
+  for (int e = 0; e < 4; ++e) {
+    const int k = i ^ e;  // selected, since an index that is no constant would put them into memory
+    const std::uint32_t low = k & 1 ? got[1] : got[0], high = k & 1 ? got[3] : got[2];
+    bits[e] = k & 2 ? high : low;
+  }
 }
 
 /// A block's position, and what its threads know of their two held rows: a query's lse and delta, or whether a key
@@ -100,13 +104,13 @@ __device__ __forceinline__ void score_gradient(const AttentionBackwardOperands<b
   constexpr int kColumns = BackwardTilesBf16<32>::kColumns;
   const int column = fragment * 8 + bf16_tiles::value_column();
   const auto first = load_vector<float2>(columns + column), second = load_vector<float2>(columns + kColumns + column);
-  std::uint32_t words[4] = {};
+  std::uint32_t bits[4] = {};
   if (a.dropout.samples) {
     const int row = held.row0 + bf16_tiles::warp_row();
     if constexpr (kKeysHeld)
-      words_of_keys(words, a.dropout, sample, a.n, column0 + fragment * 8, row);
+      bits_of_keys(bits, a.dropout, sample, a.n, column0 + fragment * 8, row);
     else
-      words_of_queries(words, a.dropout, sample, a.n, row, column0 + fragment * 8);
+      bits_of_queries(bits, a.dropout, sample, a.n, row, column0 + fragment * 8);
   }
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
@@ -121,7 +125,7 @@ __device__ __forceinline__ void score_gradient(const AttentionBackwardOperands<b
       lse = held.statistics[e / 2].x, delta = held.statistics[e / 2].y;
     }
     const float p = seen ? exp2f(s[e] * (a.n.scale * kLog2E) - lse) : 0.0f;
-    const bool kept = !a.dropout.samples || words[e] < a.dropout.threshold;
+    const bool kept = !a.dropout.samples || bits[e] < a.dropout.threshold;
     g[e] = seen ? p * ((kept ? g[e] * a.dropout.scale : 0.0f) - delta) : 0.0f;
     s[e] = kept ? p : 0.0f;
   }

@@ -78,9 +78,9 @@ __device__ __forceinline__ void drop(float (&p)[kR][kC], const ProbabilityDropou
                                      const AttentionSizes& n, int query, int key) {
 #pragma unroll
   for (int r = 0; r < kR; ++r) {
-    const PhiloxWords words = dropout.words(sample, n, query + r, key);
+    const DropoutBits bits = dropout.bits(sample, n, query + r, key);
 #pragma unroll
-    for (int c = 0; c < kC; ++c) p[r][c] = dropout(p[r][c], word_of(words, key % 4 + c));
+    for (int c = 0; c < kC; ++c) p[r][c] = dropout(p[r][c], bits[key % 4 + c]);
   }
 }
 

@@ -21,17 +21,17 @@ struct ForwardTilesBf16 {
   static constexpr std::size_t kBytes = (kQ + 4 * kK) * sizeof(bf16) + 2 * kColumns * sizeof(float);
 };
 
-/// The dropout words of this thread's values in a fragment whose rows are queries, from `query` on, and whose columns
-/// are keys, from `key` on. The four keys of a word block belong to two lanes, in two rows: each lane draws one block.
-__device__ __forceinline__ void words_of_queries(std::uint32_t (&w)[4], const ProbabilityDropout& dropout,
-                                                 std::uint32_t sample, const AttentionSizes& n, int query, int key) {
+/// What decides on this thread's values in a fragment whose rows are queries, from `query` on, and whose columns are
+/// keys, from `key` on. Four keys belong to two lanes, in two rows: each lane draws one row's four.
+__device__ __forceinline__ void bits_of_queries(std::uint32_t (&bits)[4], const ProbabilityDropout& dropout,
+                                                std::uint32_t sample, const AttentionSizes& n, int query, int key) {
   const int t = bf16_tiles::lane() % 4;
   const bool odd = t % 2;
-  const PhiloxWords mine = dropout.words(sample, n, query + bf16_tiles::lane() / 4 + (odd ? 8 : 0), key + t / 2 * 4);
-  const std::uint32_t first = __shfl_xor_sync(~0u, odd ? mine.w[0] : mine.w[2], 1);
-  const std::uint32_t second = __shfl_xor_sync(~0u, odd ? mine.w[1] : mine.w[3], 1);
-  w[0] = odd ? first : mine.w[0], w[1] = odd ? second : mine.w[1];
-  w[2] = odd ? mine.w[2] : first, w[3] = odd ? mine.w[3] : second;
+  const DropoutBits mine = dropout.bits(sample, n, query + bf16_tiles::lane() / 4 + (odd ? 8 : 0), key + t / 2 * 4);
+  const std::uint32_t other = __shfl_xor_sync(~0u, odd ? mine.w[0] : mine.w[1], 1);
+  const std::uint32_t of_row[2] = {odd ? other : mine.w[0], odd ? mine.w[1] : other};
+#pragma unroll
+  for (int e = 0; e < 4; ++e) bits[e] = of_row[e / 2] >> e % 2 * 16 & 0xFFFFu;
 }
 
 /// The running softmax of a thread's two rows, with scores as powers of 2.
@@ -101,11 +101,11 @@ __device__ __forceinline__ void probabilities(const AttentionForwardOperands<bf1
   if (!a.dropout.samples) return;
 #pragma unroll
   for (int f = 0; f < kFragments; ++f) {
-    std::uint32_t words[4];
-    words_of_queries(words, a.dropout, sample, n, query0 + bf16_tiles::warp_row(), key0 + f * 8);
+    std::uint32_t bits[4];
+    bits_of_queries(bits, a.dropout, sample, n, query0 + bf16_tiles::warp_row(), key0 + f * 8);
 #pragma unroll
     for (int e = 0; e < 4; ++e)
-      if (words[e] >= a.dropout.threshold) s[f][e] = 0;
+      if (bits[e] >= a.dropout.threshold) s[f][e] = 0;
   }
 }
 

@@ -66,20 +66,14 @@ struct ProbabilityDropout {
   __device__ std::uint32_t sample() const {
     return samples ? static_cast<std::uint32_t>(samples[blockIdx.z * samples_step]) : 0;
   }
-  /// The words of the four keys from key / 4 * 4 on; without dropout any.
-  __device__ PhiloxWords words(std::uint32_t sample, const AttentionSizes& n, int query, int key) const {
+  /// The bits of the four keys from key / 4 * 4 on; without dropout any.
+  __device__ DropoutBits bits(std::uint32_t sample, const AttentionSizes& n, int query, int key) const {
     if (!samples) return {};
-    return dropout_words(site, sample, blockIdx.y * static_cast<std::uint32_t>(n.queries) + query,
-                         static_cast<std::uint32_t>(key / 4));
+    return dropout_bits(site, sample, blockIdx.y * static_cast<std::uint32_t>(n.queries) + query,
+                        static_cast<std::uint32_t>(key / 4));
   }
-  __device__ float operator()(float x, std::uint32_t word) const { return word < threshold ? x * scale : 0.0f; }
+  __device__ float operator()(float x, std::uint32_t drawn) const { return drawn < threshold ? x * scale : 0.0f; }
 };
-
-/// Of words that are in registers: an index that is no constant would put them into memory.
-__device__ __forceinline__ std::uint32_t word_of(const PhiloxWords& words, int i) {
-  const std::uint32_t low = i & 1 ? words.w[1] : words.w[0], high = i & 1 ? words.w[3] : words.w[2];
-  return i & 2 ? high : low;
-}
 
 template <class T>
 struct AttentionForwardOperands {

@@ -7,7 +7,7 @@
 
 namespace cald::cuda {
 
-/// Rows (B, S, F): a thread decides about four features at once, whose words come together.
+/// Rows (B, S, F): a thread decides about four features at once, whose bits come together.
 struct DropoutRows {
   const float* x;
   float* y;
@@ -22,14 +22,15 @@ struct DropoutRows {
   float scale;
 };
 
-/// N elements, each with its word.
+/// N elements, of which bits[first] decides the first.
 template <int N>
-__device__ __forceinline__ void drop(const DropoutRows& a, const float* x, float* y, const std::uint32_t* word) {
+__device__ __forceinline__ void drop(const DropoutRows& a, const float* x, float* y, const DropoutBits& bits,
+                                     int first) {
   const auto from = load_elements<N>(x);
   Elements<float, N> old{};
   if (a.add) old = load_elements<N>(y);
   store_elements<N>(y, elements<N>([&](int k) {
-                      const float kept = word[k] < a.threshold ? from.x[k] * a.scale : 0.0f;
+                      const float kept = bits[first + k] < a.threshold ? from.x[k] * a.scale : 0.0f;
                       return a.add ? old.x[k] + kept : kept;
                     }));
 }
@@ -39,17 +40,17 @@ static __global__ void __launch_bounds__(128) dropout_rows(DropoutRows a) {
   if (first >= a.features) return;
   const auto sample = static_cast<std::uint32_t>(a.samples[b * a.samples_step]);
   for (int s = blockIdx.y; s < a.positions; s += gridDim.y) {
-    const PhiloxWords words =
-        dropout_words(a.site, sample, static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(first / 4));
+    const DropoutBits bits =
+        dropout_bits(a.site, sample, static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(first / 4));
     const float* x = a.x + b * a.x_steps[0] + s * a.x_steps[1] + first;
     float* y = a.y + b * a.y_steps[0] + s * a.y_steps[1] + first;
     if (a.vectors && first + 4 <= a.features) {
-      drop<4>(a, x, y, words.w);
+      drop<4>(a, x, y, bits, 0);
       continue;
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      if (first + i < a.features) drop<1>(a, x + i, y + i, words.w + i);
+      if (first + i < a.features) drop<1>(a, x + i, y + i, bits, i);
   }
 }
 

@@ -19,10 +19,10 @@ struct FeatureDropout {
   const std::int32_t* samples = nullptr;
   std::int64_t samples_step = 0, length = 1;  ///< rows of a sample
 
-  /// The words of features 4 i .. 4 i + 3.
-  __device__ PhiloxWords words(std::int64_t row, int i) const {
-    return dropout_words(site, static_cast<std::uint32_t>(samples[row / length * samples_step]),
-                         static_cast<std::uint32_t>(row % length), static_cast<std::uint32_t>(i));
+  /// Of features 4 i .. 4 i + 3.
+  __device__ DropoutBits bits(std::int64_t row, int i) const {
+    return dropout_bits(site, static_cast<std::uint32_t>(samples[row / length * samples_step]),
+                        static_cast<std::uint32_t>(row % length), static_cast<std::uint32_t>(i));
   }
 };
 
@@ -30,11 +30,11 @@ struct FeatureDropout {
 template <class Fn>
 __device__ __forceinline__ void each_feature(const FeatureDropout& drop, std::int64_t row, int n, const Fn& fn) {
   for (int first = lane() * 4; first < n; first += 128) {
-    PhiloxWords words{};
-    if (drop.samples) words = drop.words(row, first / 4);
+    DropoutBits bits{};
+    if (drop.samples) bits = drop.bits(row, first / 4);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      if (first + i < n) fn(first + i, !drop.samples ? 1.0f : words.w[i] < drop.threshold ? drop.scale : 0.0f);
+      if (first + i < n) fn(first + i, !drop.samples ? 1.0f : bits[i] < drop.threshold ? drop.scale : 0.0f);
   }
 }
 

@@ -23,9 +23,10 @@ struct AttentionCase {
   std::int32_t sample(std::int64_t b) const { return static_cast<std::int32_t>(40 + 3 * b); }
   bool keeps(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
     if (!dropout.active()) return true;
-    const PhiloxWords w = dropout_words(dropout.key, static_cast<std::uint32_t>(sample(b)),
-                                        static_cast<std::uint32_t>(h * queries + i), static_cast<std::uint32_t>(j / 4));
-    return w.w[j % 4] < dropout.threshold();
+    const DropoutBits bits =
+        dropout_bits(dropout.key, static_cast<std::uint32_t>(sample(b)), static_cast<std::uint32_t>(h * queries + i),
+                     static_cast<std::uint32_t>(j / 4));
+    return bits[static_cast<int>(j % 4)] < dropout.threshold();
   }
 };
 

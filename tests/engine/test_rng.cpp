@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <set>
 #include <vector>
 
@@ -33,26 +34,62 @@ TEST(Philox, KnownAnswers) {
   }
 }
 
-TEST(DropoutWords, EveryPartOfTheKeyCounts) {
+TEST(DropoutBits, EveryPartOfTheKeyCounts) {
   const RngKey key{0x0123456789abcdefull, 5, 9};
-  std::set<std::uint32_t> seen{dropout_words(key, 1, 2, 3).w[0],
-                               dropout_words(key, 2, 2, 3).w[0],
-                               dropout_words(key, 1, 3, 3).w[0],
-                               dropout_words(key, 1, 2, 4).w[0],
-                               dropout_words({key.seed + 1, 5, 9}, 1, 2, 3).w[0],
-                               dropout_words({key.seed + (1ull << 32), 5, 9}, 1, 2, 3).w[0],
-                               dropout_words({key.seed, 6, 9}, 1, 2, 3).w[0],
-                               dropout_words({key.seed, 5, 10}, 1, 2, 3).w[0]};
-  EXPECT_EQ(seen.size(), 8u);
+  const auto word = [](const RngKey& k, std::uint32_t sample, std::uint32_t position, std::uint32_t block) {
+    return dropout_bits(k, sample, position, block).w[0];
+  };
+  std::set<std::uint32_t> seen{word(key, 1, 2, 3),
+                               word(key, 2, 2, 3),
+                               word(key, 1, 3, 3),
+                               word(key, 1, 2, 4),
+                               word(key, 1, 2, 2),
+                               word({key.seed + 1, 5, 9}, 1, 2, 3),
+                               word({key.seed + (1ull << 32), 5, 9}, 1, 2, 3),
+                               word({key.seed, 6, 9}, 1, 2, 3),
+                               word({key.seed, 5, 10}, 1, 2, 3)};
+  EXPECT_EQ(seen.size(), 9u);
 }
 
-TEST(Dropout, ThresholdIsTheKeptShare) {
-  for (float p : {0.1f, 0.25f, 0.5f, 0.9f}) {
+TEST(DropoutBits, AreTheHalvesOfSevenRoundsInOrder) {
+  const RngKey key{0xa4093822299f31d0ull, 0, 7};
+  const PhiloxWords drawn = philox<7>({{3, 2, 1, 7}}, 0x299f31d0u, 0xa4093822u);
+  for (int feature = 0; feature < 8; ++feature) {
+    const DropoutBits bits = dropout_bits(key, 1, 2, static_cast<std::uint32_t>(6 + feature / 4));
+    EXPECT_EQ(bits[feature % 4], drawn.w[feature / 2] >> feature % 2 * 16 & 0xFFFFu) << feature;
+  }
+}
+
+TEST(Dropout, ThresholdIsTheKeptShareAndTheScaleItsInverse) {
+  for (float p : {1e-5f, 0.1f, 0.25f, 0.5f, 0.9f, 0.999999f}) {
     const Dropout d{p, {}};
-    EXPECT_NEAR(d.threshold() / 4294967296.0, 1.0 - static_cast<double>(p), 1e-9);
-    EXPECT_FLOAT_EQ(d.scale(), 1.0f / (1.0f - p));
+    EXPECT_NEAR(d.threshold() / 65536.0, 1.0 - static_cast<double>(p), p > 0.9f ? 1.0 / 65536 : 0.5 / 65536);
+    EXPECT_EQ(d.scale() * static_cast<float>(d.threshold()), 65536.0f) << p;
   }
   EXPECT_FALSE(Dropout{}.active());
+}
+
+/// Each bit of 2^17 draws is a coin, and neighbours differ as independent ones do: within five standard deviations.
+TEST(DropoutBits, AreEvenlySpread) {
+  const RngKey key{42, 3, 5};
+  constexpr int kDraws = 1 << 17;
+  std::vector<int> ones(64, 0), agree(64, 0);
+  std::uint64_t before = 0;
+  for (int i = 0; i < kDraws; ++i) {
+    const DropoutBits b =
+        dropout_bits(key, 7, static_cast<std::uint32_t>(i / 128), static_cast<std::uint32_t>(i % 128));
+    const std::uint64_t now = std::uint64_t{b.w[1]} << 32 | b.w[0];
+    for (std::size_t bit = 0; bit < 64; ++bit) {
+      ones[bit] += static_cast<int>(now >> bit & 1);
+      agree[bit] += static_cast<int>(~(now ^ before) >> bit & 1);
+    }
+    before = now;
+  }
+  const double within = 5 * std::sqrt(kDraws * 0.25);
+  for (std::size_t bit = 0; bit < 64; ++bit) {
+    EXPECT_NEAR(ones[bit], kDraws / 2, within) << "bit " << bit;
+    EXPECT_NEAR(agree[bit], kDraws / 2, within) << "bit " << bit;
+  }
 }
 
 TEST(UniformFrom, IsInTheHalfOpenInterval) {

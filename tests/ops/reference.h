@@ -16,7 +16,7 @@ Array<T> sum(const Array<T>& a, const Array<T>& b) {
   return y;
 }
 
-/// Dropout straight from dropout_words(), one element at a time. x is (B, S, F) or (B, F).
+/// Dropout straight from dropout_bits(), one element at a time. x is (B, S, F) or (B, F).
 template <class T>
 Array<T> dropped(const Array<T>& x, const Dropout& d, const std::vector<std::int32_t>& samples) {
   Array<T> y = x;
@@ -25,9 +25,9 @@ Array<T> dropped(const Array<T>& x, const Dropout& d, const std::vector<std::int
     for (std::int64_t j = 0; j < x.cols(); ++j) {
       const auto sample = static_cast<std::uint32_t>(samples[static_cast<std::size_t>(row / length)]);
       const auto position = static_cast<std::uint32_t>(row % length);
-      const PhiloxWords words = dropout_words(d.key, sample, position, static_cast<std::uint32_t>(j / 4));
-      const bool kept = words.w[j % 4] < d.threshold();
-      y.at(row, j) = kept ? x.at(row, j) / T(1.0 - static_cast<double>(d.p)) : T(0.0);
+      const DropoutBits bits = dropout_bits(d.key, sample, position, static_cast<std::uint32_t>(j / 4));
+      const bool kept = bits[static_cast<int>(j % 4)] < d.threshold();
+      y.at(row, j) = kept ? x.at(row, j) * T(65536.0 / d.threshold()) : T(0.0);
     }
   return y;
 }

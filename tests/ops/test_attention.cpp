@@ -22,9 +22,10 @@ struct Setting {
   }
   double keep(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
     if (!dropout.active()) return 1;
-    const PhiloxWords w = dropout_words(dropout.key, static_cast<std::uint32_t>(samples[static_cast<std::size_t>(b)]),
-                                        static_cast<std::uint32_t>(h * queries + i), static_cast<std::uint32_t>(j / 4));
-    return w.w[j % 4] < dropout.threshold() ? static_cast<double>(dropout.scale()) : 0;
+    const auto sample = static_cast<std::uint32_t>(samples[static_cast<std::size_t>(b)]);
+    const DropoutBits bits = dropout_bits(dropout.key, sample, static_cast<std::uint32_t>(h * queries + i),
+                                          static_cast<std::uint32_t>(j / 4));
+    return bits[static_cast<int>(j % 4)] < dropout.threshold() ? static_cast<double>(dropout.scale()) : 0;
   }
 };
 
@@ -299,6 +300,23 @@ TEST(Attention, ScoresOfMinusInfinityAreAsWithoutKeys) {
     for (float x : got.lse) EXPECT_EQ(x, -std::numeric_limits<float>::infinity());
     for (const auto* g : {&got.y, &got.dq, &got.dk, &got.dv})
       for (float x : *g) EXPECT_EQ(x, 0.0f);
+  }
+}
+
+TEST(Attention, NaNsStay) {
+  const Setting s{1, 3, 4, 8, 1};
+  std::vector<float> values[4] = {normal_values(24, 4, 0), normal_values(32, 4, 1), normal_values(32, 4, 2),
+                                  normal_values(24, 4, 3)};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Outcome clean = run_blocks(s, 1, values, dtype);
+    std::vector<float> with_nan[4] = {values[0], values[1], values[2], values[3]};
+    with_nan[0][9] = std::nanf("");  // of the second query
+    const Outcome of_query = run_blocks(s, 1, with_nan, dtype);
+    for (std::size_t i = 0; i < 24; ++i)
+      EXPECT_TRUE(i / 8 == 1 ? std::isnan(of_query.y[i]) : of_query.y[i] == clean.y[i]) << i;
+    with_nan[0] = values[0];
+    with_nan[1][17] = std::nanf("");  // of the third key, which every query sees
+    for (const float y : run_blocks(s, 1, with_nan, dtype).y) EXPECT_TRUE(std::isnan(y));
   }
 }
 
