@@ -46,9 +46,7 @@ inline void expect_refused(const TempFolder& folder, const std::vector<Refusal>&
   const std::set<std::string> before = folder.names();
   for (const Refusal& c : cases) {
     const Result r = cald(folder, c.arguments);
-    EXPECT_EQ(r.code, c.code) << c.arguments << ": " << r.err;
-    EXPECT_CONTAINS(r.err, c.message) << c.arguments;
-    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << c.arguments << ": " << r.err;
+    expect_one_line_error(r, c.code, c.message, c.arguments);
     EXPECT_EQ(r.out, "") << c.arguments;
     EXPECT_EQ(folder.names(), before) << c.arguments;
   }

@@ -2,6 +2,7 @@
 #pragma once
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -29,6 +30,13 @@ inline Result cald(const TempFolder& folder, const std::string& arguments, const
   fs::remove(out);
   fs::remove(err);
   return r;
+}
+
+/// The exit code, and one line on stderr that holds `message`.
+inline void expect_one_line_error(const Result& r, int code, const std::string& message, const std::string& what) {
+  EXPECT_EQ(r.code, code) << what << ": " << r.err;
+  EXPECT_CONTAINS(r.err, message) << what;
+  EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << what << ": " << r.err;
 }
 
 }  // namespace cald

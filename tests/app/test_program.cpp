@@ -65,9 +65,7 @@ TEST(Program, BadInputGivesOneLineAnExitCodeAndLeavesNothing) {
   const std::set<std::string> before = f.names();
   for (const BadCase& c : cases) {
     const Result r = cald(f, c.arguments);
-    EXPECT_EQ(r.code, c.code) << c.name << ": " << r.err;
-    EXPECT_CONTAINS(r.err, c.message) << c.name;
-    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << c.name << ": " << r.err;
+    expect_one_line_error(r, c.code, c.message, c.name);
     EXPECT_EQ(f.names(), before) << c.name;
     fs::remove_all(f / "run");
   }
