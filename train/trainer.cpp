@@ -62,8 +62,8 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
       device_(exec_of(options)),
       memory_(device_.exec(), heap) {
   resolve_mixer(options_);
-  check_models();
   const EncoderConfig config = read_encoder_config(source_);
+  check_models(config);
   const TextRules rules = text_rules(options_, tokenizer_.get(), config);
   options_.max_length = rules.max_length;
   const LabelMap head = LabelMap::from_names(config.labels);
@@ -111,8 +111,7 @@ void Trainer::make_schedule() {
   if (options_.hybrid_stop) within(*options_.hybrid_stop, "hybrid-stop");
 }
 
-void Trainer::check_models() const {
-  const EncoderConfig start = read_encoder_config(source_);
+void Trainer::check_models(const EncoderConfig& start) const {
   if (options_.recompute > start.layers)
     throw usage_error("recompute is " + std::to_string(options_.recompute) + ", but the model has " +
                       std::to_string(start.layers) + " layers");

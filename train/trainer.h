@@ -70,8 +70,9 @@ class Trainer {
   }
 
  private:
-  /// Errors of MODEL where the student starts from another directory, and of settings that the student's own rule out.
-  void check_models() const;
+  /// Errors of MODEL where the student starts from another directory, and of settings that the student's own rule out;
+  /// `start` is the configuration that it starts from.
+  void check_models(const EncoderConfig& start) const;
   void load_student();
   MemoryBounds bounds() const;
   /// Whether the options say so, or nothing else may be chosen: false, then true, as far as each is possible.

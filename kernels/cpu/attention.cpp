@@ -105,10 +105,10 @@ void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, In
     for (Index i = 0; i < rows; ++i) {
       float* row = s.scores + i * n.score_step;
       for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
-      s.row_scale[i] = dropout.scale() * softmax_row(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
+      s.row_scale[i] = softmax_row(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
     }
     MicroOut out = rows_to_compute(y, i0, false, size, s.out);
-    out.row_scale = s.row_scale;
+    out.row_scale = s.row_scale, out.scale = dropout.scale();
     micro_gemm(left_sums(s.scores, n.score_step, rows, padded, elements<T>(nullptr)),
                {elements<T>(s.values), depth_of<T>(all)}, out, rows, size, depth_of<T>(seen));
     finish_rows(y, i0, false, rows, size, s.out);
