@@ -10,6 +10,7 @@
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/attention_rows-inl.h"
 #include "kernels/cpu/micro_gemm-inl.h"
+#include "kernels/cpu/micro_pack-inl.h"
 #include "kernels/cpu/parallel.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/cpu/micro_gemm-inl.h"
+#include "kernels/cpu/micro_pack-inl.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/low_rank.h"
