@@ -53,7 +53,7 @@ DriftCurve measure_waypoints(const Flags& f) {
   const OpenDevice device(exec_of(f.exec));
   HeapAllocator heap(device.exec().device);
   const ModelDir first(waypoint(1));
-  const std::unique_ptr<Encoder> model = load_encoder(first, heap, MemClass::weights);
+  const std::unique_ptr<Encoder> model = load_encoder(first, heap, device.exec().compute);
   const EncoderConfig& config = model->config();
   const std::unique_ptr<Encoder> start = load_start(ModelDir(o.model), config, heap);
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer_of(first);

@@ -26,7 +26,7 @@ struct Classifier {
         device(exec_of(exec)),
         heap(device.exec().device),
         memory(device.exec(), heap) {
-    model = load_encoder(source, heap, MemClass::weights);
+    model = load_encoder(source, heap, device.exec().compute);
     if (model->config().labels.empty())
       throw data_error(directory, "has no classification head; 'cald finetune' gives it one");
   }

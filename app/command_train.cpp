@@ -68,6 +68,7 @@ bool is_conversion_key(std::string_view key) {
                                                    "teacher-learning-rate",
                                                    "teacher-interval",
                                                    "teacher-dropout",
+                                                   "teacher-dtype",
                                                    "map-teacher",
                                                    "new-learning-rate"};
   return kKeys.count(key) > 0;
@@ -89,13 +90,14 @@ std::string describe(const MemoryCost& c) {
 
 void hold_budget(const std::string& budget, Trainer& trainer) {
   if (trainer.fit(parse_bytes(budget, "memory-budget"))) return;
-  const std::vector<MemoryChoice> trade = trainer.trade();
-  const auto smaller = [](const MemoryChoice& a, const MemoryChoice& b) { return a.bytes < b.bytes; };
-  const MemoryChoice least = *std::min_element(trade.begin(), trade.end(), smaller);
-  throw usage_error("--memory-budget " + budget + ": the run needs " + human_bytes(trade.front().bytes) +
-                    ", and at the least " + human_bytes(least.bytes) + " with --recompute " +
-                    std::to_string(least.recompute) + " --micro-batches " + std::to_string(least.micro_batches) +
-                    (least.map_teacher ? " --map-teacher" : ""));
+  const Trainer::LeastMemory least = trainer.least_memory();
+  const MemoryChoice& c = least.choice;
+  std::string text = "--memory-budget " + budget + ": the run needs " + human_bytes(least.everything) +
+                     ", and at the least " + human_bytes(c.bytes) + " with --recompute " + std::to_string(c.recompute) +
+                     " --micro-batches " + std::to_string(c.micro_batches) + (c.map_teacher ? " --map-teacher" : "");
+  if (!least.further.empty())
+    text += ", and " + human_bytes(least.further_bytes) + " with " + least.further + " besides";
+  throw usage_error(text);
 }
 
 std::string describe_choice(const RunOptions& o) {
@@ -213,14 +215,14 @@ int print_plan(RunOptions options) {
     table.add_row({name_of(static_cast<MemClass>(i)), human_bytes(cost.by_class[i])});
   table.add_row({"total", human_bytes(cost.total())});
   std::printf("%s", table.str().c_str());
+  if (trainer.total_steps() == 0) return 0;
   std::printf("peak: at %s of %s\n", cost.peak_op.c_str(), cost.peak_phase.c_str());
-  std::printf(
-      "arena: %zu bytes, lower bound %zu bytes (%.2f %% above it)\n", cost.arena, cost.lower_bound,
-      100.0 * (static_cast<double>(cost.arena) / static_cast<double>(std::max<std::size_t>(1, cost.lower_bound)) - 1));
+  std::printf("arena: %zu bytes, lower bound %zu bytes (%.2f %% above it)\n", cost.arena, cost.lower_bound,
+              100.0 * (static_cast<double>(cost.arena) / static_cast<double>(cost.lower_bound) - 1));
   if (limit)
     std::printf("largest batch within %s, keeping everything: %lld examples of %lld tokens\n", budget.c_str(),
                 static_cast<long long>(batch), static_cast<long long>(trainer.data().longest()));
-  if (trainer.total_steps() > 0) print_trade(trade);
+  print_trade(trade);
   return 0;
 }
 

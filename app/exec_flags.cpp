@@ -21,12 +21,13 @@ void add_exec_flags(CLI::App& command, ExecFlags& flags) {
 
 Exec exec_of(const ExecFlags& flags) {
   const Device device = flags.device == "cuda" ? Device::cuda : Device::cpu;
-  return exec_on(device, flags.threads, supported_dtype(device, flags.dtype == "bf16" ? DType::bf16 : DType::f32));
+  return exec_on(device, flags.threads,
+                 supported_dtype(device, flags.dtype == "bf16" ? DType::bf16 : DType::f32, "dtype"));
 }
 
-DType supported_dtype(Device device, DType wanted) {
+DType supported_dtype(Device device, DType wanted, const char* flag) {
   if (wanted != DType::bf16 || device == Device::cuda || cpu_has_bf16()) return wanted;
-  std::fprintf(stderr, "--dtype bf16: this processor has no bf16 instructions (avx512_bf16); going on in f32\n");
+  std::fprintf(stderr, "--%s bf16: this processor has no bf16 instructions (avx512_bf16); going on in f32\n", flag);
   return DType::f32;
 }
 

@@ -14,7 +14,8 @@ struct ExecFlags {
 void add_exec_flags(CLI::App& command, ExecFlags& flags);
 Exec exec_of(const ExecFlags& flags);
 
-/// `wanted`, or f32 with one line on stderr where it is bf16 and the device has no instructions for it.
-DType supported_dtype(Device device, DType wanted);
+/// `wanted`, as --`flag` says, or f32 with one line on stderr where it is bf16 and the device has no instructions for
+/// it.
+DType supported_dtype(Device device, DType wanted, const char* flag);
 
 }  // namespace cald

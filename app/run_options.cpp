@@ -19,7 +19,9 @@ void resolve(RunOptions& o, const std::vector<std::string>& needed) {
   validate(o);
   settle_hybrid_stop(o);
   const Exec exec = exec_of(o);
-  if (supported_dtype(exec.device, exec.compute) == DType::f32) o.dtype = DTypeOption::f32;
+  if (supported_dtype(exec.device, exec.compute, "dtype") == DType::f32) o.dtype = DTypeOption::f32;
+  if (o.teacher_dtype && supported_dtype(exec.device, dtype_of(*o.teacher_dtype), "teacher-dtype") == DType::f32)
+    o.teacher_dtype = DTypeOption::f32;
   o.threads = exec.threads;
 }
 

@@ -1,6 +1,7 @@
 // Context: where ops get memory and launch kernels. One per step or evaluation; passed down, never global.
 #pragma once
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/base/error.h"
@@ -90,6 +91,19 @@ class Context {
     ProfileRange range_;
   };
   const std::string& scope() const { return scope_; }
+
+  /// What Exec::compute says while it lives.
+  class Compute {
+   public:
+    Compute(Context& c, DType dtype) : context_(c), before_(std::exchange(c.exec_.compute, dtype)) {}
+    ~Compute() { context_.exec_.compute = before_; }
+    Compute(const Compute&) = delete;
+    Compute& operator=(const Compute&) = delete;
+
+   private:
+    Context& context_;
+    DType before_;
+  };
   /// The scopes within the one whose path is `outer`; all, if that is not around.
   std::string scope_within(const std::string& outer) const {
     if (outer.empty() || scope_.rfind(outer, 0) != 0) return scope_;

@@ -5,6 +5,7 @@
 
 #include "engine/base/error.h"
 #include "kernels/device.h"
+#include "kernels/elementwise.h"
 
 namespace cald {
 namespace {
@@ -33,6 +34,19 @@ void fill_bytes_on_host(const Tensor& to, const std::function<void(void*)>& fill
   std::vector<std::byte> bytes(to.bytes());
   fill(bytes.data());
   write_tensor(to, bytes.data());
+}
+
+void fill_on_host(const Tensor& to, const std::function<void(float*)>& fill) {
+  fill_bytes_on_host(to, [&](void* bytes) {
+    if (to.dtype() != DType::bf16) return fill(static_cast<float*>(bytes));
+    std::vector<float> values(static_cast<std::size_t>(to.numel()));
+    fill(values.data());
+    const auto on_host = [&](void* data, DType dtype) {
+      return TensorRef{data, dtype, to.shape(), to.strides(), true};
+    };
+    Exec host;
+    run<Device::cpu>(host, Copy{on_host(values.data(), DType::f32), on_host(bytes, DType::bf16)});
+  });
 }
 
 void look_at_bytes_on_host(const Tensor& from, const std::function<void(const void*)>& look) {

@@ -15,15 +15,26 @@ Parameter& ParameterSet::declare(const std::string& name, const Shape& shape, bo
 
 namespace {
 
-Tensor like(const Parameter& p, Allocator& memory, MemClass cls) {
-  const std::size_t bytes = static_cast<std::size_t>(p.shape.numel()) * size_of(DType::f32);
-  return Tensor(memory.allocate(bytes, cls, p.name.c_str()), p.shape, DType::f32);
+std::size_t bytes_of(const Parameter& p, DType dtype) {
+  return static_cast<std::size_t>(p.shape.numel()) * size_of(dtype);
 }
+
+Tensor like(const Parameter& p, Allocator& memory, MemClass cls, DType dtype = DType::f32) {
+  return Tensor(memory.allocate(bytes_of(p, dtype), cls, p.name.c_str()), p.shape, dtype);
+}
+
+DType held_as(const Parameter& p, DType operands) { return p.is_operand ? operands : DType::f32; }
 
 }  // namespace
 
-void ParameterSet::allocate(Allocator& memory, MemClass cls) {
-  for (Parameter& p : all_) p.value = like(p, memory, cls);
+void ParameterSet::allocate(Allocator& memory, MemClass cls, DType operands) {
+  for (Parameter& p : all_) p.value = like(p, memory, cls, held_as(p, operands));
+}
+
+std::size_t ParameterSet::bytes(DType operands) const {
+  std::size_t n = 0;
+  for (const Parameter& p : all_) n += bytes_of(p, held_as(p, operands));
+  return n;
 }
 
 void ParameterSet::set_gradients(Allocator& memory, Gradients where) {

@@ -10,11 +10,12 @@ namespace cald {
 
 struct Parameter {
   std::string name;  ///< the checkpoint's tensor name
-  Tensor value;      ///< f32, contiguous
+  Tensor value;      ///< contiguous; f32, or bf16 where a model that never learns holds its operands so
   Tensor grad;       ///< f32, same shape; absent if it is not trained, or while a transient one is not there
   Tensor grad_rows;  ///< (rows of value) i32; if present, grad is by rows: see AdamWSlot
   Shape shape;
   std::size_t number = 0;       ///< in the order of declaration
+  bool is_operand = false;      ///< enters matrix products and nothing else, there rounded to Exec::compute
   bool is_new = false;          ///< created by a conversion: it has its own learning rate
   bool is_table = false;        ///< (V, D), of which rows are looked up and nothing else: its gradient may be by rows
   bool transient_grad = false;  ///< grad takes memory of the step when it is first written, until it is used
@@ -35,8 +36,11 @@ class ParameterSet {
  public:
   /// Declares a parameter without memory. Error if the name is taken.
   Parameter& declare(const std::string& name, const Shape& shape, bool is_new = false);
-  /// Gives every parameter its value (class `cls`); undefined until loaded. No gradients yet.
-  void allocate(Allocator& memory, MemClass cls);
+  /// Gives every parameter its value (class `cls`); undefined until loaded. No gradients yet. A model that never learns
+  /// may hold its operands as its products round them, in bf16: nothing that it computes changes.
+  void allocate(Allocator& memory, MemClass cls, DType operands = DType::f32);
+  /// Bytes that allocate() would take.
+  std::size_t bytes(DType operands = DType::f32) const;
   /// Decides about the gradients; may be called again.
   void set_gradients(Allocator& memory, Gradients where);
   /// Forgets all gradients: the next backward sets instead of adding. Those of transient ones give back their memory.

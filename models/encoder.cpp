@@ -42,6 +42,7 @@ Encoder::Encoder(EncoderConfig config) : config_(std::move(config)) {
     layer.ffn_in = affine(at + "intermediate.dense", c.ffn, c.hidden);
     layer.ffn_out = affine(at + "output.dense", c.hidden, c.ffn);
     layer.ffn_norm = norm(at + "output.LayerNorm");
+    for (const Affine& a : {layer.attention_out, layer.ffn_in, layer.ffn_out}) a.weight->is_operand = true;
     layers_.push_back(std::move(layer));
     part_ends_.push_back(parameters_.all().size());
   }

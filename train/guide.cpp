@@ -18,6 +18,9 @@ DropoutPlan teacher_dropout(const RunOptions& o, std::int64_t step, bool by_defa
   return {on, rate, o.seed, static_cast<std::uint32_t>(step), kTeacherStream};
 }
 
+/// What the teacher's products round their inputs to.
+DType teacher_compute(const RunOptions& o) { return dtype_of(o.teacher_dtype.value_or(o.dtype)); }
+
 Guidance take(EncoderOutput&& out, const GuideStep& at) {
   Guidance g;
   if (at.states)
@@ -55,20 +58,21 @@ class TargetGuide : public Guide {
   TeacherWeights weights() const override {
     TeacherWeights w{options_.device == DeviceOption::cpu, mapped_ != nullptr};
     if (!w.can_be_mapped) return {};
-    w.if_copied = static_cast<std::size_t>(teacher_->parameters().numel()) * sizeof(float);
+    w.if_copied = teacher_->parameters().bytes(teacher_compute(options_));
     w.if_mapped = size_if_mapped_;
     w.taken = mapped_ ? mapped_->copied() : w.if_copied;
     return w;
   }
 
   void copy_weights() override {
-    teacher_->parameters().allocate(memory_, MemClass::teacher);
+    teacher_->parameters().allocate(memory_, MemClass::teacher, teacher_compute(options_));
     mapped_.reset();
     load_parameters(*teacher_, ModelDir(path_), {});
   }
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>&) override {
     const Context::Scope scope(c, "teacher");
+    const Context::Compute compute(c, teacher_compute(options_));
     Tape tape(c, false);  // eq:target_teacher
     return take(teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, false), at.states), at);
   }
@@ -152,6 +156,7 @@ class TrajectoryGuide : public Guide {
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>& ce) override {
     const Context::Scope scope(c, "teacher");
+    const Context::Compute compute(c, teacher_compute(options_));
     Tape tape(c, learns(at.step));
     EncoderOutput out =
         teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states, options_.recompute);
@@ -165,6 +170,8 @@ class TrajectoryGuide : public Guide {
   }
 
   std::string phase(std::int64_t step) const override { return learns(step) ? "learning" : "watching"; }
+
+  std::size_t moment_bytes() const override { return optimizer_->moment_bytes(); }
 
   void update(Context& c, std::int64_t step) override {
     if (learns(step)) optimizer_->update(c, schedule_.factor(step));

@@ -42,6 +42,8 @@ class Guide {
   virtual TeacherWeights weights() const { return {}; }
   /// Copies the weights into memory, should they lie in their files.
   virtual void copy_weights() {}
+  /// Bytes of the moments of a teacher that learns.
+  virtual std::size_t moment_bytes() const { return 0; }
   /// After the student's update.
   virtual void update(Context& /*c*/, std::int64_t /*step*/) {}
 

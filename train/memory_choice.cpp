@@ -45,18 +45,11 @@ std::vector<MemoryChoice> memory_trade(const MemoryBounds& b, const BytesOf& byt
 std::optional<MemoryChoice> fit_memory(const MemoryBounds& b, const BytesOf& bytes, std::size_t budget) {
   std::optional<MemoryChoice> best;
   for (const std::int64_t parts : parts_of(b)) {
-    // Each further layer that is computed again takes no more memory, so the least number that fits is found by halves.
-    std::int64_t low = b.least_recompute, high = std::max(b.least_recompute, b.layers);
-    if (bytes(high, parts) > budget) continue;
-    while (low < high) {
-      const std::int64_t middle = (low + high) / 2;
-      if (bytes(middle, parts) <= budget)
-        high = middle;
-      else
-        low = middle + 1;
-    }
-    const MemoryChoice found = choice_of(b, bytes, low, parts);
-    if (!best || found.time < best->time) best = found;
+    // One after another: a further layer that is computed again may also take more, where its own pass is the peak.
+    std::int64_t layers = b.least_recompute;
+    while (layers < b.layers && bytes(layers, parts) > budget) ++layers;
+    const MemoryChoice found = choice_of(b, bytes, layers, parts);
+    if (found.bytes <= budget && (!best || found.time < best->time)) best = found;
   }
   return best;
 }

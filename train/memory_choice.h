@@ -33,8 +33,7 @@ using BytesOf = std::function<std::size_t(std::int64_t recompute, std::int64_t m
 /// shows.
 std::vector<MemoryChoice> memory_trade(const MemoryBounds& bounds, const BytesOf& bytes);
 
-/// The fastest choice within `budget` bytes; absent if even one example at a time with every layer computed again does
-/// not fit.
+/// The fastest choice within `budget` bytes; absent if none fits.
 std::optional<MemoryChoice> fit_memory(const MemoryBounds& bounds, const BytesOf& bytes, std::size_t budget);
 
 }  // namespace cald

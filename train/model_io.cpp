@@ -315,10 +315,10 @@ void replace_mixers(EncoderConfig& config, const std::string& layers, const std:
   }
 }
 
-std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, MemClass cls) {
+std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, DType compute) {
   auto model = std::make_unique<Encoder>(read_encoder_config(from));
   plan_transfer(*model, from, {});  // every complaint comes before any memory is taken
-  model->parameters().allocate(memory, cls);
+  model->parameters().allocate(memory, MemClass::weights, compute);
   load_parameters(*model, from, {});
   return model;
 }

@@ -40,7 +40,7 @@ Optimizer::Optimizer(ParameterSet& parameters, Allocator& memory, const RunOptio
       beta2_(o.beta2),
       epsilon_(o.epsilon),
       clip_(o.clip),
-      moments_(o.moments == DTypeOption::bf16 ? DType::bf16 : DType::f32),
+      moments_(dtype_of(o.moments)),
       seed_(o.seed) {
   const auto zeros = [&](const Parameter& p) {
     const std::size_t bytes = static_cast<std::size_t>(p.shape.numel()) * size_of(moments_);
@@ -60,6 +60,13 @@ Optimizer::Optimizer(ParameterSet& parameters, Allocator& memory, const RunOptio
   }
   norm_ = Tensor(memory.allocate(sizeof(float), MemClass::optimizer, "gradient norm"), {1}, DType::f32);
   slots_.reserve(m_.size());
+}
+
+std::size_t Optimizer::moment_bytes() const {
+  std::size_t n = 0;
+  for (const auto* moments : {&m_, &v_})
+    for (const Tensor& t : *moments) n += t.bytes();
+  return n;
 }
 
 void Optimizer::update(Context& c, double factor) {

@@ -32,6 +32,8 @@ class Optimizer {
   /// Not with clipping, which needs all gradients at once.
   void update_now(Context& c, const Parameter& p, double factor);
   double rate() const { return rate_; }
+  /// Bytes of both moments of all parameters.
+  std::size_t moment_bytes() const;
   std::int64_t updates() const { return updates_; }
 
   /// Moments and the number of updates to and from a safetensors file.

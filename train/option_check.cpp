@@ -109,6 +109,7 @@ const Belonging kBelongings[] = {
     {"teacher-dropout", guided, kGuidedModes, true},
     {"teacher-learning-rate", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
     {"teacher-interval", [](const RunOptions& o) { return o.mode == Mode::trajectory; }, "mode trajectory", true},
+    {"teacher-dtype", guided, kGuidedModes, true},
     {"map-teacher", [](const RunOptions& o) { return o.mode == Mode::target || o.mode == Mode::waypoint; },
      "the modes with a frozen teacher (target, waypoint)", true},
     {"keep-waypoints", [](const RunOptions& o) { return o.mode == Mode::finetune; }, "mode finetune", true},

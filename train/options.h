@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "engine/base/dtype.h"
+
 namespace cald {
 
 /// A point of a run, as a user writes it: "300" (steps) or "60%" (a share of the whole).
@@ -45,6 +47,8 @@ enum class Spacing { steps, drift };  ///< of waypoints
 enum class StopTerms { all, ld };     ///< what hybrid stops
 enum class DTypeOption { f32, bf16 };
 enum class DeviceOption { cpu, cuda };
+
+constexpr DType dtype_of(DTypeOption o) { return o == DTypeOption::bf16 ? DType::bf16 : DType::f32; }
 
 /// An optional value is one whose default depends on others (preset, model, data); the resolved recipe states it.
 struct RunOptions {
@@ -109,7 +113,8 @@ struct RunOptions {
   std::uint64_t seed = 0;
   std::int64_t threads = 0;  // 0: as many as the machine has
   DTypeOption dtype = DTypeOption::f32;
-  DTypeOption moments = DTypeOption::f32;  // the optimizer's
+  std::optional<DTypeOption> teacher_dtype;  // default: dtype
+  DTypeOption moments = DTypeOption::f32;    // the optimizer's
   DeviceOption device = DeviceOption::cpu;
   MemorySize memory_budget;        // empty: none
   bool map_teacher = false;        // frozen teachers on the CPU
@@ -200,6 +205,8 @@ struct RunOptions {
     v("seed", o.seed, "seed of shuffling, dropout and new parameters");
     v("threads", o.threads, "threads; 0: all of the machine's");
     v("dtype", o.dtype, "inputs of matrix products: f32 or bf16");
+    v("teacher-dtype", o.teacher_dtype,
+      "those of the teacher's products; in bf16 a frozen teacher's matrices take half the memory (default: dtype)");
     v("device", o.device, "cpu or cuda");
     v("memory-budget", o.memory_budget,
       "most memory for tensors, in bytes or with KiB, MiB, GiB: sets map-teacher, recompute and micro-batches, as "

@@ -1,7 +1,9 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <utility>
 
 #include "train/option_io.h"
 #include "train/option_names.h"
@@ -48,8 +50,7 @@ nlohmann::json mixer_options(const RunOptions& o) {
 }
 
 Exec exec_of(const RunOptions& o) {
-  return exec_on(o.device == DeviceOption::cuda ? Device::cuda : Device::cpu, o.threads,
-                 o.dtype == DTypeOption::bf16 ? DType::bf16 : DType::f32);
+  return exec_on(o.device == DeviceOption::cuda ? Device::cuda : Device::cpu, o.threads, dtype_of(o.dtype));
 }
 
 Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train)
@@ -212,6 +213,25 @@ std::vector<MemoryChoice> Trainer::trade() {
     all.insert(all.end(), choices.begin(), choices.end());
   }
   return all;
+}
+
+Trainer::LeastMemory Trainer::least_memory() {
+  const std::vector<MemoryChoice> all = trade();
+  const auto smaller = [](const MemoryChoice& a, const MemoryChoice& b) { return a.bytes < b.bytes; };
+  const MemoryChoice least = *std::min_element(all.begin(), all.end(), smaller);
+  LeastMemory l{all.front().bytes, least, "", least.bytes};
+  const std::int64_t examples = std::exchange(options_.eval_batch_size, 1);
+  const std::size_t one_by_one = bytes_with(least.recompute, least.micro_batches, bounds().batch, least.map_teacher);
+  options_.eval_batch_size = examples;
+  if (one_by_one < l.further_bytes) {
+    l.further_bytes = one_by_one;
+    l.further = "--eval-batch-size 1";
+  }
+  if (options_.moments == DTypeOption::f32) {
+    l.further_bytes -= (optimizer_->moment_bytes() + (guide_ ? guide_->moment_bytes() : 0)) / 2;
+    l.further += (l.further.empty() ? "" : " ") + std::string("--moments bf16");
+  }
+  return l;
 }
 
 bool Trainer::fit(std::size_t budget) {

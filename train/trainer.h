@@ -38,6 +38,14 @@ class Trainer {
   bool fit(std::size_t budget);
   /// Other choices with their memory and time. Before plan().
   std::vector<MemoryChoice> trade();
+  /// The smallest of them, and what settings that are nobody's choice but the user's would make of it. Before plan().
+  struct LeastMemory {
+    std::size_t everything;  ///< bytes where the options' own choice stays
+    MemoryChoice choice;
+    std::string further;            ///< flags; empty if none would help
+    std::size_t further_bytes = 0;  ///< with the choice and these flags
+  };
+  LeastMemory least_memory();
   /// Plans the memory of every kind of step and of the evaluation, largest batch first.
   void plan();
   /// Trains to the end, or until `stop` is set, which ends the run after the step at hand with a checkpoint.

@@ -11,6 +11,7 @@ class Projections {
     const char* names[] = {"query", "key", "value"};
     for (int i = 0; i < 3; ++i) {
       weight_[i] = &b.parameters.declare(b.prefix + names[i] + ".weight", {b.hidden, b.hidden});
+      weight_[i]->is_operand = true;
       bias_[i] = &b.parameters.declare(b.prefix + names[i] + ".bias", {b.hidden});
     }
   }

@@ -6,6 +6,7 @@
 #include "kernels/gemm.h"
 #include "tests/train/golden_run.h"
 #include "train/cost.h"
+#include "train/option_names.h"
 
 namespace cald {
 namespace {
@@ -148,6 +149,52 @@ TEST_P(MappedTeacher, ChangesNoByte) {
   EXPECT_EQ(mapped.arena, copied.arena);
 }
 
+/// In memory it holds its matrices rounded, in its files it does not.
+TEST_P(MappedTeacher, ChangesNoByteInBf16) {
+  if (!cpu_has_bf16()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  TempFolder folder;
+  RunOptions o = options_of(GetParam());
+  o.dtype = DTypeOption::bf16;
+  const Ran copied = run_with(o, folder / "copied");
+  o.map_teacher = true;
+  const Ran mapped = run_with(o, folder / "mapped");
+  EXPECT_TRUE(mapped.metrics == copied.metrics);
+  EXPECT_TRUE(mapped.weights == copied.weights);
+}
+
+/// The teacher's own dtype: its memory and its states follow it, the student's pass does not.
+TEST_P(MappedTeacher, MayComputeInAnotherDtypeThanTheStudent) {
+  if (!cpu_has_bf16()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  TempFolder folder;
+  struct Result {
+    nlohmann::json first;
+    std::size_t teacher;
+  };
+  const auto result_of = [&](DTypeOption student, DTypeOption teacher) {
+    RunOptions o = options_of(GetParam());
+    o.dtype = student;
+    o.teacher_dtype = teacher;
+    Progress progress = quiet();
+    HeapAllocator heap;
+    Trainer trainer(o, heap, progress);
+    const std::string name = enum_name(student) + enum_name(teacher);
+    return Result{run_with(o, folder / name).lines[0], heap.live_bytes_of(MemClass::teacher)};
+  };
+  constexpr DTypeOption f32 = DTypeOption::f32, bf16 = DTypeOption::bf16;
+  const Result all_f32 = result_of(f32, f32), teacher_bf16 = result_of(f32, bf16);
+  const Result all_bf16 = result_of(bf16, bf16), teacher_f32 = result_of(bf16, f32);
+  EXPECT_EQ(teacher_bf16.first.at("ce"), all_f32.first.at("ce"));
+  EXPECT_EQ(teacher_f32.first.at("ce"), all_bf16.first.at("ce"));
+  EXPECT_NE(teacher_bf16.first.at("ce"), all_bf16.first.at("ce"));
+  EXPECT_NE(teacher_bf16.first.at("ld"), all_f32.first.at("ld"));
+  EXPECT_NE(teacher_f32.first.at("ld"), all_bf16.first.at("ld"));
+  // Rounding to 8 bits moves a mean of squares by some hundredths at most.
+  EXPECT_NEAR(teacher_bf16.first.at("ld").get<double>() / all_f32.first.at("ld").get<double>(), 1, 0.02);
+  EXPECT_EQ(teacher_bf16.teacher, all_bf16.teacher);
+  EXPECT_EQ(teacher_f32.teacher, all_f32.teacher);
+  EXPECT_LT(all_bf16.teacher, all_f32.teacher);
+}
+
 TEST_P(MappedTeacher, IsCountedByItsLargestPart) {
   RunOptions o = options_of(GetParam());
   Progress progress = quiet();
@@ -164,6 +211,11 @@ TEST_P(MappedTeacher, IsCountedByItsLargestPart) {
   EXPECT_LT(2 * mapped.by_class[teacher], copied.by_class[teacher]);
   EXPECT_GT(mapped.by_class[teacher], 0u);
   EXPECT_EQ(copied.total() - mapped.total(), copied.by_class[teacher] - mapped.by_class[teacher]);
+  if (!cpu_has_bf16()) return;
+  o.teacher_dtype = DTypeOption::bf16;
+  const MemoryCost rounded = cost_of(false);
+  EXPECT_LT(mapped.by_class[teacher], rounded.by_class[teacher]);
+  EXPECT_LT(rounded.by_class[teacher], copied.by_class[teacher]);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MappedTeacher, ::testing::Values("bert_target", "bert_waypoint", "roberta_target"),
@@ -221,6 +273,28 @@ TEST(MemoryChoice, MapsTheTeacherBeforeItComputesLayersAgain) {
     trainer.plan();
     EXPECT_LE(trainer.cost().total(), budget);
   }
+}
+
+TEST(MemoryChoice, WhereNothingFitsItSaysWhatWould) {
+  RunOptions o = options_of("bert_trajectory_1");
+  o.dev = o.train;
+  Progress progress = quiet();
+  HeapAllocator heap;
+  Trainer::LeastMemory least;
+  {
+    Trainer trainer(o, heap, progress);
+    least = trainer.least_memory();
+    EXPECT_EQ(trainer.options().eval_batch_size, o.eval_batch_size);
+    EXPECT_FALSE(trainer.fit(least.choice.bytes - 1));
+    EXPECT_TRUE(trainer.fit(least.choice.bytes));
+  }
+  EXPECT_EQ(least.further, "--eval-batch-size 1 --moments bf16");
+  EXPECT_LT(least.further_bytes, least.choice.bytes);
+  o.eval_batch_size = 1;
+  o.moments = DTypeOption::bf16;
+  Trainer trainer(o, heap, progress);
+  EXPECT_FALSE(trainer.fit(least.further_bytes - 1));
+  EXPECT_TRUE(trainer.fit(least.further_bytes));
 }
 
 /// 100 bytes a layer that is kept and 1000 an example; gradients of 500 where a batch is cut.

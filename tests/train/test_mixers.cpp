@@ -16,6 +16,8 @@ struct MixerCase {
   std::string what = name;
 };
 
+void PrintTo(const MixerCase& c, std::ostream* out) { *out << c.what; }
+
 class EveryMixer : public ::testing::TestWithParam<MixerCase> {
  protected:
   /// A small converted model, every parameter random.
@@ -147,10 +149,10 @@ TEST_P(EveryMixer, ConvertsTrainsAndComesBackFromItsFiles) {
   train(o);
   for (const nlohmann::json& line : read_lines(folder / "run/metrics.jsonl"))
     EXPECT_TRUE(std::isfinite(line.at("loss").get<double>()));
-  const auto once = load_encoder(ModelDir(folder / "run/model"), heap_, MemClass::weights);
+  const auto once = load_encoder(ModelDir(folder / "run/model"), heap_, DType::f32);
   EXPECT_EQ(once->config().mixers[0].name, GetParam().name);
   save_model(*once, folder / "again", folder / "run/model", {});
-  const auto twice = load_encoder(ModelDir(folder / "again"), heap_, MemClass::weights);
+  const auto twice = load_encoder(ModelDir(folder / "again"), heap_, DType::f32);
   EXPECT_EQ(states(*once, batch(8)), states(*twice, batch(8)));
 }
 
