@@ -17,12 +17,14 @@ void add_exec_flags(CLI::App& command, ExecFlags& flags) {
   command.add_option("--device", flags.device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
+  command.add_flag("--tf32", flags.tf32, "device cuda: products in f32 may use tensor cores, inputs rounded to TF32");
 }
 
 Exec exec_of(const ExecFlags& flags) {
   const Device device = flags.device == "cuda" ? Device::cuda : Device::cpu;
-  return exec_on(device, flags.threads,
-                 supported_dtype(device, flags.dtype == "bf16" ? DType::bf16 : DType::f32, "dtype"));
+  if (flags.tf32 && device != Device::cuda) throw usage_error("--tf32 belongs to --device cuda");
+  const DType wanted = flags.dtype == "bf16" ? DType::bf16 : DType::f32;
+  return exec_on(device, flags.threads, supported_dtype(device, wanted, "dtype"), flags.tf32);
 }
 
 DType supported_dtype(Device device, DType wanted, const char* flag) {

@@ -10,6 +10,7 @@ namespace cald {
 struct ExecFlags {
   std::int64_t threads = 0;
   std::string dtype = "f32", device = "cpu";
+  bool tf32 = false;
 };
 void add_exec_flags(CLI::App& command, ExecFlags& flags);
 Exec exec_of(const ExecFlags& flags);

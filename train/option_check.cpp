@@ -142,6 +142,7 @@ void check_terms(const RunOptions& o, const Checker& c) {
     throw usage_error("drift is measured on held-out inputs, wanted also dev: a file of them");
   c.want(o.waypoint_spacing == Spacing::steps || o.drift, "waypoint-spacing",
          "steps; equal drift needs the key drift, by which it is measured");
+  c.want(!o.tf32 || o.device == DeviceOption::cuda, "tf32", "false on device cpu");
   c.want(!o.map_teacher || o.device == DeviceOption::cpu, "map-teacher", "false on device cuda");
   const bool distils = guided(o) && (o.a_kd > 0 || o.a_ld > 0);
   c.want(o.a_ce > 0 || distils, "a-ce", "more than 0: no other term of the loss has a weight");

@@ -116,6 +116,7 @@ struct RunOptions {
   std::optional<DTypeOption> teacher_dtype;  // default: dtype
   DTypeOption moments = DTypeOption::f32;    // the optimizer's
   DeviceOption device = DeviceOption::cpu;
+  bool tf32 = false;               // device cuda
   MemorySize memory_budget;        // empty: none
   bool map_teacher = false;        // frozen teachers on the CPU
   std::int64_t recompute = 0;      // layers
@@ -208,6 +209,7 @@ struct RunOptions {
     v("teacher-dtype", o.teacher_dtype,
       "those of the teacher's products; in bf16 a frozen teacher's matrices take half the memory (default: dtype)");
     v("device", o.device, "cpu or cuda");
+    v("tf32", o.tf32, "device cuda: products in f32 may use tensor cores, their inputs rounded to TF32 (10 bits)");
     v("memory-budget", o.memory_budget,
       "most memory for tensors, in bytes or with KiB, MiB, GiB: sets map-teacher, recompute and micro-batches, as "
       "little as will do");

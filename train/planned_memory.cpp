@@ -5,9 +5,9 @@
 
 namespace cald {
 
-Exec exec_on(Device device, std::int64_t threads, DType compute) {
+Exec exec_on(Device device, std::int64_t threads, DType compute, bool tf32) {
   const auto all = std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, kMostThreads);
-  return {.device = device, .threads = static_cast<int>(threads > 0 ? threads : all), .compute = compute};
+  return {.device = device, .threads = static_cast<int>(threads > 0 ? threads : all), .compute = compute, .tf32 = tf32};
 }
 
 const MemoryPlan& PlannedMemory::add(const PlanKey& key, const std::vector<MemoryEvent>& events) {

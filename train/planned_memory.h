@@ -11,8 +11,8 @@ namespace cald {
 /// More would only cost memory, and at some thousands the system gives none.
 constexpr std::int64_t kMostThreads = 1024;
 
-/// The device, to be opened, with `threads` threads on the CPU; 0: as many as the machine has. `compute`: see Exec.
-Exec exec_on(Device device, std::int64_t threads, DType compute = DType::f32);
+/// The device, to be opened, with `threads` threads on the CPU; 0: as many as the machine has. The others: see Exec.
+Exec exec_on(Device device, std::int64_t threads, DType compute = DType::f32, bool tf32 = false);
 
 /// What distinguishes two plans: the kind of step and the batch's shape.
 struct PlanKey {

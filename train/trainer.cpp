@@ -50,7 +50,7 @@ nlohmann::json mixer_options(const RunOptions& o) {
 }
 
 Exec exec_of(const RunOptions& o) {
-  return exec_on(o.device == DeviceOption::cuda ? Device::cuda : Device::cpu, o.threads, dtype_of(o.dtype));
+  return exec_on(o.device == DeviceOption::cuda ? Device::cuda : Device::cpu, o.threads, dtype_of(o.dtype), o.tf32);
 }
 
 Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progress, EncodedTask train)

@@ -1,5 +1,5 @@
-// Matrix products by cuBLASLt; no other file but device_functions.cu knows it. f32 is multiplied in f32: TF32 would
-// lose 13 bits of every operand.
+// Matrix products by cuBLASLt; no other file but device_functions.cu knows it. f32 is multiplied in f32, unless Exec
+// allows TF32, which loses 13 bits of every operand.
 #include "kernels/gemm.h"
 
 #include <algorithm>
@@ -96,16 +96,20 @@ std::uint32_t alignment_of(const void* data) {
 struct Product {
   const Gemm& g;
   GemmOperands o;
+  bool tf32;
   MatrixLayout first, second, result;
   Operation operation;
 
-  explicit Product(const Gemm& gemm, const void* bias)
+  Product(const Exec& exec, const Gemm& gemm, const void* bias)
       : g(gemm),
         o(gemm_operands(gemm)),
+        tf32(exec.tf32 && gemm.a.dtype == DType::f32),
         first(o.b, g.b, g.transpose_b, o),
         second(o.a, g.a, g.transpose_a, o),
         result(o.c, g.c.to, false, o),
-        operation(o, [](auto* d) { return cublasLtMatmulDescCreate(d, CUBLAS_COMPUTE_32F, CUDA_R_32F); }) {
+        operation(o, [this](auto* d) {
+          return cublasLtMatmulDescCreate(d, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F);
+        }) {
     operation.set(CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     operation.set(CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (!bias) return;
@@ -115,22 +119,23 @@ struct Product {
 
   cuda::Products::Key key() const {
     const auto bits = [](bool x, int at) { return static_cast<std::int64_t>(x) << at; };
-    return {o.m,
-            o.n,
-            o.k,
-            o.batches,
-            first.leading(),
-            second.leading(),
-            result.leading(),
-            o.a.batch_step,
-            o.b.batch_step,
-            o.c.batch_step,
-            alignment_of(g.a.data),
-            alignment_of(g.b.data),
-            alignment_of(g.c.to.data),
-            bits(g.transpose_a, 0) | bits(g.transpose_b, 1) | bits(g.bias.present, 2) | bits(g.c.add, 3),
-            static_cast<std::int64_t>(g.a.dtype),
-            static_cast<std::int64_t>(g.c.to.dtype)};
+    return {
+        o.m,
+        o.n,
+        o.k,
+        o.batches,
+        first.leading(),
+        second.leading(),
+        result.leading(),
+        o.a.batch_step,
+        o.b.batch_step,
+        o.c.batch_step,
+        alignment_of(g.a.data),
+        alignment_of(g.b.data),
+        alignment_of(g.c.to.data),
+        bits(g.transpose_a, 0) | bits(g.transpose_b, 1) | bits(g.bias.present, 2) | bits(g.c.add, 3) | bits(tf32, 4),
+        static_cast<std::int64_t>(g.a.dtype),
+        static_cast<std::int64_t>(g.c.to.dtype)};
   }
 
   cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle) const {
@@ -199,7 +204,7 @@ void run<Device::cuda>(Exec& exec, const Gemm& g) {
     run<Device::cuda>(exec, Copy{g.bias, bias});
   }
   auto& products = static_cast<cuda::DeviceState*>(exec.state)->products;
-  const Product product(g, bias.present ? bias.data : nullptr);
+  const Product product(exec, g, bias.present ? bias.data : nullptr);
   const auto key = product.key();
   auto algorithm = products.algorithms.find(key);
   if (algorithm == products.algorithms.end())

@@ -116,6 +116,38 @@ TEST(Linear, OfCastOperandsGivesGradientsInF32) {
     }
 }
 
+/// TF32 keeps 10 bits of an operand: an error of a product's term is 2^-10 at most for each of the two that are cut.
+TEST(Linear, Tf32WhereItIsAllowed) {
+  if (backend().device != Device::cuda) GTEST_SKIP() << "this backend has no TF32";
+  const Shape xs{33, 48}, ws{24, 48};
+  const std::vector<float> x = normal_values(xs.numel(), 3, 0), w = normal_values(ws.numel(), 3, 1);
+  Place place;
+  HeapAllocator memory(backend().device);
+  const auto product = [&](bool tf32) {
+    Exec exec = place.context().exec();
+    exec.tf32 = tf32;
+    Context context(exec, memory);
+    Tape tape(context, false);
+    return read(tape.apply(Linear{}, tensor_of(context, xs, x), tensor_of(context, ws, w), Tensor{}));
+  };
+  const std::vector<float> cut = product(true), whole = product(false);
+  double farthest = 0;
+  for (std::int64_t i = 0; i < xs[0]; ++i)
+    for (std::int64_t j = 0; j < ws[0]; ++j) {
+      double want = 0, size = 0;
+      for (std::int64_t k = 0; k < xs[1]; ++k) {
+        const double term = static_cast<double>(x[static_cast<std::size_t>(i * xs[1] + k)]) *
+                            static_cast<double>(w[static_cast<std::size_t>(j * ws[1] + k)]);
+        want += term, size += std::abs(term);
+      }
+      const auto at = static_cast<std::size_t>(i * ws[0] + j);
+      EXPECT_NEAR(cut[at], want, 2.01 / 1024 * size);
+      EXPECT_NEAR(whole[at], want, 48 * 6e-8 * size);
+      farthest = std::max(farthest, std::abs(cut[at] - want) / size);
+    }
+  EXPECT_GT(farthest, 1e-5) << "TF32 was not used";
+}
+
 TEST(Linear, NoRowsAndNoColumns) {
   for (const Shape& x : {Shape{0, 5}, Shape{3, 0}, Shape{0, 0}}) {
     check_op(

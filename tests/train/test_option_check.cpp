@@ -72,6 +72,8 @@ TEST(OptionCheck, ContradictionsAreOneClearLineEach) {
   EXPECT_EQ(check_message({unguided, {"hybrid-stop", "60%"}}), "hybrid-stop is given, but " + guided + "unguided");
   EXPECT_EQ(check_message({{"hybrid-stop", "60"}}), "hybrid-stop is given, but " + guided + "finetune");
   EXPECT_EQ(check_message({{"teacher-dropout", "0"}}), "teacher-dropout is given, but " + guided + "finetune");
+  EXPECT_EQ(check_message({unguided, {"teacher-dtype", "bf16"}}), "teacher-dtype is given, but " + guided + "unguided");
+  EXPECT_EQ(check_message({{"tf32", "true"}}), "tf32 is true, wanted false on device cpu");
   EXPECT_EQ(check_message({target, teacher, {"hybrid-stop-terms", "ld"}}),
             "hybrid-stop-terms is given, but belongs to runs with hybrid-stop");
   EXPECT_EQ(check_message({target, teacher, {"teacher-learning-rate", "1e-5"}}),
@@ -110,6 +112,9 @@ TEST(OptionCheck, WhatFitsTogetherPasses) {
   validate(o);
   o = {};
   apply_given(o, {{"order", "given"}, {"bucket", "true"}});
+  validate(o);
+  o = {};
+  apply_given(o, {{"tf32", "true"}, {"device", "cuda"}});
   validate(o);
 }
 
