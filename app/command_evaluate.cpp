@@ -1,4 +1,5 @@
 // cald evaluate and cald predict.
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -87,6 +88,7 @@ int evaluate_model(const EvaluateFlags& f) {
 struct PredictFlags {
   std::string model, file, pair;
   std::optional<std::string> text;
+  bool pairs = false;
   std::optional<std::int64_t> max_length;
   ExecFlags exec;
 };
@@ -110,7 +112,24 @@ std::vector<std::string> texts_of(const PredictFlags& f) {
   return texts;
 }
 
+/// A line as the tokenizer takes it; `pair` is the second text of all lines, if it is not empty.
+struct InputLine {
+  InputLine(std::string_view line, bool holds_pair, std::string_view pair) : first(line) {
+    if (!pair.empty()) second = pair;
+    if (!holds_pair) return;
+    const std::size_t tab = line.find('\t');
+    if (tab == line.npos || line.find('\t', tab + 1) != line.npos)
+      throw Error("has " + std::to_string(std::count(line.begin(), line.end(), '\t')) +
+                  " tabs, wanted two texts with one between them");
+    first = line.substr(0, tab);
+    second = line.substr(tab + 1);
+  }
+  std::string_view first;
+  std::optional<std::string_view> second;
+};
+
 int predict(const PredictFlags& f) {
+  if (f.pairs && !f.pair.empty()) throw usage_error("--pairs and --pair are both given, wanted one of them");
   Classifier c(f.model, f.exec);
   const std::int64_t limit = length_limit(f.max_length, c);
   EncodedTask task;
@@ -118,9 +137,9 @@ int predict(const PredictFlags& f) {
   std::int64_t number = 0;
   for (const std::string& text : texts_of(f)) {
     ++number;
-    const auto pair = f.pair.empty() ? std::nullopt : std::optional<std::string_view>(f.pair);
     try {
-      task.encodings.push_back(c.tokenizer->encode(text, pair, limit));
+      const InputLine input(text, f.pairs, f.pair);
+      task.encodings.push_back(c.tokenizer->encode(input.first, input.second, limit));
     } catch (const Error& e) {
       throw data_error(task.path + ":" + std::to_string(number), e.what());
     }
@@ -163,6 +182,7 @@ CommandBody add_predict(CLI::App& command) {
   command.add_option("text", f->text, "the text; without it and --file, each line of standard input is one");
   command.add_option("--file", f->file, "file with one text a line");
   command.add_option("--pair", f->pair, "second text, for models of pairs");
+  command.add_flag("--pairs", f->pairs, "each line is two texts with a tab between them, for models of pairs");
   add_max_length(command, f->max_length);
   add_exec_flags(command, f->exec);
   return [f] { return predict(*f); };

@@ -36,7 +36,9 @@ TEST(CommandLines, SettingsWithoutEffectAreRefused) {
                      {run + "--trace-steps 1:2", 2, "--trace-steps requires --trace"},
                      {run + "--trace t.json --trace-steps 9:12", 2, "--trace-steps 9:12: the run has 2 steps"},
                      {run + "--keep-waypoints 3", 2, "keep-waypoints is 3, but the run has 2 steps"},
-                     {"predict" + kModel + "film --file good.tsv", 2, "a text and --file are both given"}});
+                     {"predict" + kModel + "film --file good.tsv", 2, "a text and --file are both given"},
+                     {"predict" + kModel + "film --pairs --pair plot", 2, "--pairs and --pair are both given"},
+                     {"predict" + kModel + "film --pairs", 1, "text:1: has 0 tabs, wanted two texts with one"}});
 }
 
 TEST(CommandLines, AFlagOfAnotherCommandIsSaidToBelongThere) {

@@ -153,6 +153,12 @@ TEST(Program, ConvertsEvaluatesPredictsAndReports) {
   r = cald(f, "predict run/model 'a good film'");
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_CONTAINS(r.out, "LABEL_0=");
+  const std::string alone = cald(f, "predict run/model 'a good film' --pair 'not bad'").out;
+  EXPECT_NE(alone, r.out);
+  f.put("pairs.tsv", "a good film\tnot bad\nnot bad\ta good film\n");
+  r = cald(f, "predict run/model --pairs --file pairs.tsv");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(r.out, alone + cald(f, "predict run/model 'not bad' --pair 'a good film'").out);
   r = cald(f, "inspect run/model");
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_CONTAINS(r.out, "linformer");
