@@ -1,58 +1,18 @@
 // The tape: how gradients flow, share memory, accumulate, and fit a memory plan.
 #include "engine/autograd.h"
 
-#include <gtest/gtest.h>
-
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <map>
 #include <string>
-#include <vector>
 
 #include "engine/planner.h"
-#include "kernels/elementwise.h"
 #include "ops/elementwise.h"
 #include "ops/layer_norm.h"
 #include "ops/linear.h"
-#include "ops/losses.h"
-#include "tests/ops/weighted_total.h"
+#include "tests/engine/tape_test.h"
 
 namespace cald {
 namespace {
-
-/// Heap memory filled with NaNs: what is read before it is written shows.
-class PoisonedHeap : public HeapAllocator {
- public:
-  std::shared_ptr<Storage> allocate(std::size_t bytes, MemClass cls, const char* op) override {
-    auto s = HeapAllocator::allocate(bytes, cls, op);
-    std::memset(s->data, 0xFF, bytes);
-    return s;
-  }
-};
-
-class TapeTest : public testing::Test {
- protected:
-  Tensor values(const Shape& s, std::vector<float> v) {
-    Tensor t = context_.empty(s);
-    std::copy(v.begin(), v.end(), t.data<float>());
-    return t;
-  }
-  Tensor filled(const Shape& s, float v) {
-    Tensor t = context_.empty(s);
-    context_.launch(Fill{t, v});
-    return t;
-  }
-  static std::vector<float> read(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.numel()}; }
-  static Tensor total(Tape& tape, const Tensor& x, const Tensor& weights) {
-    return tape.apply(test::WeightedTotal{weights}, x);
-  }
-  static Tensor plus(Tape& tape, const Tensor& a, const Tensor& b) { return tape.apply(WeightedSum{1, 1}, a, b); }
-
-  PoisonedHeap memory_;
-  Context context_{Exec{}, memory_};
-};
 
 TEST_F(TapeTest, ViewAndItsGradient) {
   Tape tape(context_);
@@ -339,102 +299,6 @@ TEST_F(TapeTest, PlannedStepGivesTheBitsOfTheUnplannedOne) {
       EXPECT_EQ(planned.measured_peak(), plan.bytes);
     }
   }
-}
-
-/// A layer with a residual connection, dropout by key and parameters.
-Tensor layer(Tape& tape, ParameterSet& p, const Tensor& x, const Tensor& samples) {
-  const Tensor a = tape.apply(Linear{}, x, tape.parameter(*p.find("w")), tape.parameter(*p.find("b")));
-  const Tensor v = tape.apply(Activate{Activation::gelu}, a);
-  const LayerNorm norm{1e-5f, Dropout{0.2f, {5, 1, 2}}};
-  return tape.apply(norm, v, x, tape.parameter(*p.find("g")), tape.parameter(*p.find("b")), samples);
-}
-
-class RecomputeTest : public TapeTest {
- protected:
-  RecomputeTest() {
-    parameters_.declare("w", {8, 8});
-    parameters_.declare("b", {8});
-    parameters_.declare("g", {8});
-    parameters_.allocate(memory_, MemClass::weights);
-    RandomStream random(1, 1);
-    for (Parameter& p : parameters_.all())
-      for (std::int64_t i = 0; i < p.value.numel(); ++i) p.value.data<float>()[i] = random.normal();
-    for (std::int64_t i = 0; i < 120; ++i) x_.data<float>()[i] = random.normal();
-    context_.launch(Fill{samples_, 3.0f});
-  }
-
-  /// Three layers that share their parameters, of which the first `recompute` are computed twice. Gradients of x and of
-  /// the parameters; `order` receives the parameters' names as they become complete.
-  std::vector<float> gradients(int recompute, Gradients where, std::vector<std::string>* order, std::size_t* peak) {
-    parameters_.set_gradients(memory_, where);
-    std::vector<float> result;
-    Tape tape(context_);
-    Tensor h = tape.input(x_);
-    const Tensor leaf = h;
-    for (int i = 0; i < 3; ++i) {
-      const auto body = [this](Tape& t, const Tensor& y) { return layer(t, parameters_, y, samples_); };
-      h = i < recompute ? tape.recompute(body, h) : body(tape, h);
-    }
-    *peak = memory_.live_bytes();
-    std::map<std::string, std::vector<float>> complete;
-    tape.on_complete([&](Parameter& p) {
-      order->push_back(p.name);
-      complete[p.name] = read(p.grad);
-      if (where == Gradients::transient) p.grad = {};
-    });
-    tape.backward(tape.apply(test::WeightedTotal{x_}, h));
-    result = read(tape.grad(leaf));
-    for (const auto& [name, g] : complete) result.insert(result.end(), g.begin(), g.end());
-    for (const Parameter& p : parameters_.all()) EXPECT_EQ(static_cast<bool>(p.grad), where == Gradients::kept);
-    return result;
-  }
-
-  ParameterSet parameters_;
-  Tensor x_ = filled({3, 5, 8}, 0), samples_ = context_.empty({3}, DType::i32);
-};
-
-TEST_F(RecomputeTest, GivesTheSameBitsWithLessMemory) {
-  std::vector<std::string> order;
-  std::size_t all = 0, less = 0, least = 0;
-  const std::vector<float> want = gradients(0, Gradients::kept, &order, &all);
-  EXPECT_EQ(gradients(2, Gradients::kept, &order, &less), want);
-  EXPECT_EQ(gradients(3, Gradients::transient, &order, &least), want);
-  EXPECT_LT(less, all);
-  EXPECT_LT(least, less);
-}
-
-TEST_F(RecomputeTest, EachParameterIsCompleteOnceAfterItsLastUse) {
-  for (int recompute : {0, 1, 3}) {
-    std::vector<std::string> order;
-    std::size_t peak = 0;
-    gradients(recompute, Gradients::transient, &order, &peak);
-    std::sort(order.begin(), order.end());
-    EXPECT_EQ(order, (std::vector<std::string>{"b", "g", "w"})) << recompute;
-  }
-}
-
-TEST_F(RecomputeTest, OfConstantsRecordsNothing) {
-  parameters_.set_gradients(memory_, Gradients::none);
-  Tape tape(context_);
-  const Tensor y = tape.recompute([this](Tape& t, const Tensor& x) { return layer(t, parameters_, x, samples_); }, x_);
-  EXPECT_EQ(y.variable(), -1);
-}
-
-TEST(ParameterSet, KeepsOrderAndNames) {
-  HeapAllocator memory;  // outlives what it gives
-  ParameterSet set;
-  Parameter& a = set.declare("a", {2, 3});
-  for (int i = 0; i < 100; ++i) set.declare("p" + std::to_string(i), {1}, true);
-  EXPECT_EQ(set.find("a"), &a) << "addresses stay valid";
-  EXPECT_EQ(set.find("none"), nullptr);
-  EXPECT_EQ(set.numel(), 106);
-  EXPECT_EQ(set.all().front().name, "a");
-  EXPECT_TRUE(set.all().back().is_new);
-  EXPECT_THROW(set.declare("a", {1}), Error);
-  set.allocate(memory, MemClass::teacher);
-  EXPECT_TRUE(a.value);
-  EXPECT_FALSE(a.grad);
-  EXPECT_EQ(memory.bytes_of(MemClass::teacher), 106 * 4u);
 }
 
 }  // namespace
