@@ -13,6 +13,7 @@
 #include "bench/kernel_bench.h"
 #include "bench/step_bench.h"
 #include "data/atomic_file.h"
+#include "train/option_io.h"
 
 namespace cald {
 namespace {
@@ -65,6 +66,7 @@ bool is_step_key(std::string_view key) {
                                                      "bucket",
                                                      "max-length",
                                                      "hybrid-stop",
+                                                     "hybrid-stop-terms",
                                                      "steps",
                                                      "epochs",
                                                      "schedule",
@@ -114,8 +116,9 @@ void print_step(const StepBenchResult& r) {
 }
 
 int bench_step(StepBenchOptions o, const StepFlags& f) {
-  resolve(o.run, {"model"});
   apply_shape(f.shape, o);
+  reset_options(o.run, [](std::string_view key) { return !is_step_key(key); });  // a recipe may hold them
+  resolve(o.run, {"model"});
   o.iterations = f.iterations;
   o.trace = f.trace;
   const StepBenchResult result = run_step_benchmark(o);

@@ -12,6 +12,7 @@
 #include "app/text_table.h"
 #include "app/time_table.h"
 #include "train/cost.h"
+#include "train/option_names.h"
 #include "train/trace.h"
 #include "train/trainer.h"
 
@@ -226,18 +227,19 @@ int print_plan(RunOptions options) {
   return 0;
 }
 
-/// Adds the run's flags; `defaults.mode` is the command's own mode.
+/// Adds the run's flags; `defaults.mode` is the command's own mode. `prepare` sees the settings as they were given.
 CommandBody add_run(CLI::App& command, const RunOptions& defaults, const OptionParser::KeyFilter& wanted,
-                    bool needs_output, std::function<int(RunOptions)> body) {
+                    std::vector<std::string> needed, std::function<void(RunOptions&)> prepare,
+                    std::function<int(const RunOptions&)> body) {
   auto parser = std::make_shared<OptionParser>();
   parser->add_options(command, defaults, wanted, "model");
-  return [parser, defaults, needs_output, body] {
+  return [parser, defaults, needed, prepare, body] {
     RunOptions o = defaults;
     parser->apply(o);
-    std::vector<std::string> needed = {"model"};
-    if (o.steps != 0) needed.push_back("train");  // without a step there is nothing to read
-    if (needs_output) needed.push_back("output");
-    resolve(o, needed);
+    prepare(o);
+    std::vector<std::string> keys = needed;
+    if (o.steps != 0) keys.push_back("train");  // without a step there is nothing to read
+    resolve(o, keys);
     return body(o);
   };
 }
@@ -251,7 +253,14 @@ CommandBody add_training(CLI::App& command, const RunOptions& defaults, const Op
       ->default_str(kSteadySteps);
   command.add_option("--profile-steps", flags->profile_steps,
                      "--device cuda: steps that a profiler such as Nsight Systems is to record: FIRST:LAST");
-  return add_run(command, defaults, wanted, true, [flags](const RunOptions& o) { return train(o, *flags); });
+  const bool finetunes = defaults.mode == Mode::finetune;
+  const auto prepare = [finetunes](const RunOptions& o) {  // a recipe names its mode, and with it its command
+    if ((o.mode == Mode::finetune) == finetunes) return;
+    throw usage_error("mode is " + enum_name(o.mode) + ", which is for 'cald " + (finetunes ? "convert" : "finetune") +
+                      "'");
+  };
+  return add_run(command, defaults, wanted, {"model", "output"}, prepare,
+                 [flags](const RunOptions& o) { return train(o, *flags); });
 }
 
 }  // namespace
@@ -264,6 +273,11 @@ CommandBody add_convert(CLI::App& command) {
   return add_training(command, conversion_defaults(), [](std::string_view key) { return !is_finetuning_key(key); });
 }
 
-CommandBody add_plan(CLI::App& command) { return add_run(command, conversion_defaults(), {}, false, print_plan); }
+CommandBody add_plan(CLI::App& command) {
+  const auto prepare = [](RunOptions& o) {
+    if (o.dev.empty()) o.evaluate_every.reset();  // a recipe's
+  };
+  return add_run(command, conversion_defaults(), {}, {"model"}, prepare, print_plan);
+}
 
 }  // namespace cald

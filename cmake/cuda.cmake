@@ -4,6 +4,8 @@
 #                       and CALD_EMULATION_FOUND is false.
 #   CALD_NVCC           nvcc, where there is one.
 #
+#   CALD_CUDA_ARCHITECTURES   what the backend is compiled for (80;90); later devices compile the last one's PTX anew.
+#
 #   cald_cuda_backend(name)                                CUDA's launches for programs: the kernels with CALD_CUDA=ON,
 #                                                          else refusals
 #   cald_emulation                                         the emulator and its stand-ins for the runtime and cuBLASLt
@@ -57,7 +59,10 @@ function(cald_cuda_backend name)
   get_filename_component(CUDAToolkit_ROOT ${bin} DIRECTORY)
   find_package(CUDAToolkit REQUIRED)
   file(GLOB kernels CONFIGURE_DEPENDS ${CALD_CUDA_ROOT}/kernels/cuda/*.cu)
-  cald_nvcc_objects(objects ${name} SOURCES ${kernels})
+  set(CALD_CUDA_ARCHITECTURES 80 90 CACHE STRING "compute capabilities that the CUDA backend is compiled for")
+  list(GET CALD_CUDA_ARCHITECTURES -1 last)
+  cald_nvcc_objects(objects ${name} SOURCES ${kernels} ARCHITECTURES ${CALD_CUDA_ARCHITECTURES}
+    FLAGS -gencode arch=compute_${last},code=compute_${last})
   add_library(${name} INTERFACE)
   target_sources(${name} INTERFACE ${objects})
   add_custom_target(${name}_objects DEPENDS ${objects})
@@ -96,11 +101,10 @@ function(cald_emulated_library name)
   endif()
 endfunction()
 
-# Compiles the sources for each architecture (80 and 90 unless told otherwise), where spilled registers and local memory
-# are errors; `out` gets the objects. By commands, not by CMake's CUDA language: version 3.25 does not know that nvcc 13
+# Compiles the sources for each architecture (80 and 90 unless told otherwise); `out` gets the objects. By commands, not by CMake's CUDA language: version 3.25 does not know that nvcc 13
 # has C++20. -lineinfo lets Nsight Compute show the source beside the instructions.
 function(cald_nvcc_objects out folder)
-  cmake_parse_arguments(N "" "" "SOURCES;ARCHITECTURES" ${ARGN})
+  cmake_parse_arguments(N "" "" "SOURCES;ARCHITECTURES;FLAGS" ${ARGN})
   if(NOT N_ARCHITECTURES)
     set(N_ARCHITECTURES 80 90)
   endif()
@@ -116,19 +120,20 @@ function(cald_nvcc_objects out folder)
     add_custom_command(OUTPUT ${object}
       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/${folder}
       COMMAND ${CALD_NVCC} -std=c++20 -O3 -lineinfo -ccbin ${CMAKE_CXX_COMPILER} ${codes} -I${CALD_CUDA_ROOT}
-              -Xptxas -warn-spills,-warn-lmem-usage,-Werror -MD -MF ${object}.d -c ${path} -o ${object}
+              ${N_FLAGS} -MD -MF ${object}.d -c ${path} -o ${object}
       DEPENDS ${path} DEPFILE ${object}.d VERBATIM)
     list(APPEND objects ${object})
   endforeach()
   set(${out} ${objects} PARENT_SCOPE)
 endfunction()
 
-# A target that compiles the sources with nvcc, for nothing but the check; its objects are ${name}_objects.
+# A target that compiles the sources with nvcc, for nothing but the check: spilled registers and local memory are errors.
+# Its objects are ${name}_objects.
 function(cald_nvcc_check name)
   if(NOT CALD_NVCC)
     return()
   endif()
-  cald_nvcc_objects(objects ${name} ${ARGN})
+  cald_nvcc_objects(objects ${name} ${ARGN} FLAGS -Xptxas -warn-spills,-warn-lmem-usage,-Werror)
   add_custom_target(${name} DEPENDS ${objects})
   set(${name}_objects ${objects} PARENT_SCOPE)
 endfunction()

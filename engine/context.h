@@ -26,6 +26,8 @@ class Context {
   void synchronize() const {
     if (!meta_) device_.synchronize(exec_);
   }
+  /// Whether a launch returns before it is done.
+  bool runs_ahead() const { return device_.runs_ahead; }
   /// From here on the context's pieces are graphs of this kind and shape, where the device has graphs.
   void use_graphs(std::string kind, std::string shape) { graph_ = {std::move(kind), std::move(shape)}; }
   /// Runs body(), whose launches may go to the device as one graph: it must not wait for the device. Memory that a

@@ -18,6 +18,8 @@ struct GraphName {
 /// Memory, and transfers for what happens outside of steps; within them see Upload and Download. All that was launched
 /// before a transfer is over when it begins, and it is over when it returns.
 struct DeviceFunctions {
+  /// Whether a launch returns before it is done.
+  bool runs_ahead;
   /// Completes exec (device, threads and compute are set) with the backend's handles. Error: the device is not there.
   void (*open)(Exec& exec);
   void (*close)(Exec& exec) noexcept;

@@ -33,7 +33,6 @@ class KernelTimes : public LaunchObserver {
   };
 
   void launched(const Launch& launch) override;
-  void clear() { launches_.clear(); }
 
   const std::map<Key, Row>& launches() const { return launches_; }
   /// By kernel, in descending time.

@@ -164,9 +164,10 @@ struct OptionCodec<std::optional<T>> {
   }
 };
 
+/// Whether a setting of this type may be absent, and T{} says so.
 template <class T>
-inline constexpr bool kIsOptional = false;
+inline constexpr bool kMayBeAbsent = std::is_base_of_v<std::string, T>;
 template <class T>
-inline constexpr bool kIsOptional<std::optional<T>> = true;
+inline constexpr bool kMayBeAbsent<std::optional<T>> = true;
 
 }  // namespace cald

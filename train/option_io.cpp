@@ -48,13 +48,11 @@ std::string shortened(std::string s) {
 
 template <class Field>
 void set_from_json(Field& field, const json& j, const std::string& where, const std::string& key) {
-  if constexpr (kIsOptional<Field>) {
-    if (j.is_null()) {
-      field.reset();
-      return;
-    }
-  }
   Field value{};
+  if (kMayBeAbsent<Field> && j.is_null()) {
+    field = std::move(value);
+    return;
+  }
   const bool good =
       CodecOf<Field>::fits(j) && CodecOf<Field>::parse(j.is_string() ? j.template get<std::string>() : j.dump(), value);
   if (!good) {
@@ -140,6 +138,16 @@ void apply_given(RunOptions& o, const std::vector<GivenOption>& given) {
     return std::any_of(given.begin(), given.end(), [&](const GivenOption& g) { return g.key == key; });
   };
   settle_length(o, has("steps"), has("epochs"), "--steps", "--epochs");
+}
+
+void reset_options(RunOptions& o, const std::function<bool(std::string_view)>& keys) {
+  const RunOptions defaults;
+  RunOptions::visit(o, [&](const char* key, auto& field, const char*) {
+    if (!keys(key)) return;
+    with_option(defaults, key, [&](const auto& value) {
+      if constexpr (std::is_same_v<decltype(value), const std::remove_reference_t<decltype(field)>&>) field = value;
+    });
+  });
 }
 
 void resolve_preset(RunOptions& o) {

@@ -1,6 +1,7 @@
 // The settings of a run as JSON (recipe.json) and as flags, their checks, and the presets of the method. All of it
 // follows the visitor of RunOptions, so that a new setting is read, written, listed and documented by itself.
 #pragma once
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -32,7 +33,7 @@ bool option_applies(const RunOptions& o, std::string_view key);
 /// options_from_json gives the same settings back, doubles to the bit.
 nlohmann::ordered_json options_to_json(const RunOptions& o);
 
-/// Sets what `j` has; null sets an optional setting back to its default. `where` is named by the errors, which are
+/// Sets what `j` has; null sets a setting that may be absent back to that. `where` is named by the errors, which are
 /// usage errors: an unknown key (with the nearest known one), a wrong type, steps together with epochs.
 void options_from_json(RunOptions& o, const nlohmann::json& j, const std::string& where);
 
@@ -47,6 +48,9 @@ struct GivenOption {
 /// Sets what was given, in that order, over what `o` holds (defaults, then a recipe): a given `epochs` also takes the
 /// place of the recipe's `steps`. Usage errors: an unknown key, a text that is not accepted, steps and epochs at once.
 void apply_given(RunOptions& o, const std::vector<GivenOption>& given);
+
+/// Sets the settings of these keys back to their defaults.
+void reset_options(RunOptions& o, const std::function<bool(std::string_view key)>& keys);
 
 /// Fills kd_squared, ld_embeddings, ld_reduce and ld_pads where they are not set, from the preset.
 void resolve_preset(RunOptions& o);

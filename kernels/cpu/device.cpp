@@ -20,7 +20,8 @@ void copy(void* to, const void* from, std::size_t bytes) {
 
 template <>
 const DeviceFunctions& device_functions<Device::cpu>() {
-  static constexpr DeviceFunctions functions{[](Exec&) {},
+  static constexpr DeviceFunctions functions{false,
+                                             [](Exec&) {},
                                              [](Exec&) noexcept {},
                                              [](const Exec&) {},
                                              [](const Exec&, const GraphName&) {},

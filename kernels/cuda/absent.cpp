@@ -24,7 +24,8 @@ namespace {
 
 template <>
 const DeviceFunctions& device_functions<Device::cuda>() {
-  static constexpr DeviceFunctions functions{[](Exec&) { refuse(); },
+  static constexpr DeviceFunctions functions{true,
+                                             [](Exec&) { refuse(); },
                                              [](Exec&) noexcept {},
                                              [](const Exec&) { refuse(); },
                                              [](const Exec&, const GraphName&) { refuse(); },

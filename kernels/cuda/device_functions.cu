@@ -28,8 +28,12 @@ void open(Exec& exec) {
     throw Error(std::string("--device cuda: no CUDA device is usable here (") +
                 (error != cudaSuccess ? cudaGetErrorString(error) : "none was found") + "); use --device cpu");
   }
+  int major = 0;
+  cuda::check_launch("open", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  if (major < 8)
+    throw Error("--device cuda: the device has compute capability " + std::to_string(major) + ", wanted 8 or later");
   cudaStream_t stream = nullptr;
-  cuda::check_launch("open", cudaStreamCreate(&stream));
+  cuda::check_launch("open", cudaStreamCreate(&stream));  // a blocking one, see copy()
   exec.stream = stream;
   auto state = std::make_unique<cuda::DeviceState>();
   if (cublasLtCreate(&state->products.handle) != CUBLAS_STATUS_SUCCESS) {
@@ -80,7 +84,8 @@ void* allocate(std::size_t bytes) {
   return nullptr;
 }
 
-/// The streams of steps do not wait for copies, so the copies wait for all of the device.
+/// Launches wait for a copy whose last part is still under way when it returns, since the stream is a blocking one; the
+/// copy waits for all of the device.
 void copy(const char* name, void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
   if (bytes == 0) return;
   cuda::check_launch(name, cudaDeviceSynchronize());
@@ -93,10 +98,10 @@ void read(void* host, const void* from, std::size_t bytes) { copy("read", host, 
 
 template <>
 const DeviceFunctions& device_functions<Device::cuda>() {
-  static constexpr DeviceFunctions functions{open,        close,     synchronize,
-                                             begin_graph, end_graph, profile,
-                                             range,       allocate,  [](void* data) noexcept { cudaFree(data); },
-                                             write,       read};
+  static constexpr DeviceFunctions functions{
+      true,      open,    close, synchronize, begin_graph,
+      end_graph, profile, range, allocate,    [](void* data) noexcept { cudaFree(data); },
+      write,     read};
   return functions;
 }
 

@@ -96,14 +96,16 @@ std::uint32_t alignment_of(const void* data) {
 struct Product {
   const Gemm& g;
   GemmOperands o;
-  bool tf32;
+  bool tf32, fused;
   MatrixLayout first, second, result;
   Operation operation;
 
+  /// A null bias is none.
   Product(const Exec& exec, const Gemm& gemm, const void* bias)
       : g(gemm),
         o(gemm_operands(gemm)),
         tf32(exec.tf32 && gemm.a.dtype == DType::f32),
+        fused(bias != nullptr),
         first(o.b, g.b, g.transpose_b, o),
         second(o.a, g.a, g.transpose_a, o),
         result(o.c, g.c.to, false, o),
@@ -119,23 +121,22 @@ struct Product {
 
   cuda::Products::Key key() const {
     const auto bits = [](bool x, int at) { return static_cast<std::int64_t>(x) << at; };
-    return {
-        o.m,
-        o.n,
-        o.k,
-        o.batches,
-        first.leading(),
-        second.leading(),
-        result.leading(),
-        o.a.batch_step,
-        o.b.batch_step,
-        o.c.batch_step,
-        alignment_of(g.a.data),
-        alignment_of(g.b.data),
-        alignment_of(g.c.to.data),
-        bits(g.transpose_a, 0) | bits(g.transpose_b, 1) | bits(g.bias.present, 2) | bits(g.c.add, 3) | bits(tf32, 4),
-        static_cast<std::int64_t>(g.a.dtype),
-        static_cast<std::int64_t>(g.c.to.dtype)};
+    return {o.m,
+            o.n,
+            o.k,
+            o.batches,
+            first.leading(),
+            second.leading(),
+            result.leading(),
+            o.a.batch_step,
+            o.b.batch_step,
+            o.c.batch_step,
+            alignment_of(g.a.data),
+            alignment_of(g.b.data),
+            alignment_of(g.c.to.data),
+            bits(g.transpose_a, 0) | bits(g.transpose_b, 1) | bits(fused, 2) | bits(g.c.add, 3) | bits(tf32, 4),
+            static_cast<std::int64_t>(g.a.dtype),
+            static_cast<std::int64_t>(g.c.to.dtype)};
   }
 
   cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle) const {
@@ -168,14 +169,23 @@ __global__ void __launch_bounds__(256) rows_from_bias(T* c, GemmOperand layout, 
 }
 
 template <class T>
-void set_from_bias(const Exec& exec, const Gemm& g, const GemmOperands& o) {
+void write_bias(const Exec& exec, const Gemm& g, const GemmOperands& o, bool add) {
   constexpr unsigned kThreads = 256;
   const dim3 grid((static_cast<unsigned>(o.n) + kThreads - 1) / kThreads,
                   static_cast<unsigned>(std::min<std::int64_t>(o.m, 1024)), static_cast<unsigned>(o.batches));
   cuda::check_launch(Gemm::name,
                      cuda::launch(rows_from_bias<T>, {grid, kThreads, 0, static_cast<cudaStream_t>(exec.stream)},
-                                  g.c.to.as<T>(), o.c, g.bias.present ? g.bias.f32() : nullptr, g.c.add));
+                                  g.c.to.as<T>(), o.c, g.bias.present ? g.bias.f32() : nullptr, add));
 }
+
+/// Sets c to the bias, or adds the bias.
+void write_bias(const Exec& exec, const Gemm& g, const GemmOperands& o, bool add) {
+  if (g.c.to.dtype == DType::bf16) return write_bias<__nv_bfloat16>(exec, g, o, add);
+  write_bias<float>(exec, g, o, add);
+}
+
+/// What the kernels behind cuBLASLt may load of a bias at a time; no preference tells it of less.
+bool is_fusible(const TensorRef& bias) { return bias.present && reinterpret_cast<std::uintptr_t>(bias.data) % 16 == 0; }
 
 /// A bias has the dtype of c.
 std::size_t bias_bytes(const Gemm& g) {
@@ -196,15 +206,15 @@ template <>
 void run<Device::cuda>(Exec& exec, const Gemm& g) {
   const GemmOperands o = gemm_operands(g);
   if (o.m * o.n * o.batches == 0) return;
-  if (o.k == 0)
-    return g.c.to.dtype == DType::bf16 ? set_from_bias<__nv_bfloat16>(exec, g, o) : set_from_bias<float>(exec, g, o);
+  if (o.k == 0) return write_bias(exec, g, o, g.c.add);
   TensorRef bias = g.bias;
   if (bias_bytes(g)) {
     bias.dtype = DType::bf16, bias.data = static_cast<std::byte*>(exec.workspace) + scratch_bytes(o);
     run<Device::cuda>(exec, Copy{g.bias, bias});
   }
   auto& products = static_cast<cuda::DeviceState*>(exec.state)->products;
-  const Product product(exec, g, bias.present ? bias.data : nullptr);
+  const bool fused = is_fusible(bias);
+  const Product product(exec, g, fused ? bias.data : nullptr);
   const auto key = product.key();
   auto algorithm = products.algorithms.find(key);
   if (algorithm == products.algorithms.end())
@@ -214,6 +224,7 @@ void run<Device::cuda>(Exec& exec, const Gemm& g) {
                        &beta, g.c.to.data, product.result, g.c.to.data, product.result, &algorithm->second,
                        exec.workspace, scratch_bytes(o), static_cast<cudaStream_t>(exec.stream)),
         o);
+  if (bias.present && !fused) write_bias(exec, g, o, true);
 }
 
 }  // namespace cald

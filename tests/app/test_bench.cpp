@@ -19,6 +19,13 @@ TEST(Bench, MeasuresKernelsAndSteps) {
   EXPECT_CONTAINS(r.out, "low_rank_backward");
   EXPECT_EQ(nlohmann::json::parse(content_of(f / "s.json")).at("context").at("tokens_per_step"), 18);
   EXPECT_EQ(f.names(), (std::set<std::string>{"k.json", "s.json"})) << "no run is left behind";
+  // What a recipe says of a run's course is nothing to a step.
+  f.put("r.json", R"({"mode": "unguided", "mixer-k": 4, "evaluate-every": "50%", "checkpoint-every": 7, "steps": 500,
+                      "warmup": 400, "train": "none.tsv", "max-length": 9})");
+  r = cald(f, "bench step '" + kGolden + "models/bert_h36' --recipe r.json --iterations 1 --json r.json.out");
+  ASSERT_EQ(r.code, 0) << r.err;
+  const auto context = nlohmann::json::parse(content_of(f / "r.json.out")).at("context");
+  EXPECT_EQ(context.at("tokens_per_step"), 32 * 9);
 }
 
 TEST(Bench, BadInputGivesOneLineAndTwo) {

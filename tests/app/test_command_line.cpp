@@ -41,6 +41,14 @@ TEST(CommandLines, SettingsWithoutEffectAreRefused) {
                      {"predict" + kModel + "film --pairs", 1, "text:1: has 0 tabs, wanted two texts with one"}});
 }
 
+TEST(CommandLines, ARecipeOfAnotherCommandIsRefused) {
+  TempFolder f;
+  f.put("target.json", R"({"mode": "target"})");
+  const std::string run = kModel + "--train good.tsv --output run ";
+  expect_refused(f, {{"finetune" + run + "--recipe target.json", 2, "mode is target, which is for 'cald convert'"},
+                     {"convert" + run + "--mode finetune", 2, "mode is finetune, which is for 'cald finetune'"}});
+}
+
 TEST(CommandLines, AFlagOfAnotherCommandIsSaidToBelongThere) {
   TempFolder f;
   expect_refused(f, {{"finetune m --teacher t", 2, "the flag '--teacher' belongs to convert, plan, bench step, not to"},

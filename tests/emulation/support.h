@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#ifndef CALD_ON_DEVICE
 #include "kernels/cuda/emulation/scheduler.h"
+#endif
 
 namespace cald::test {
 
@@ -19,7 +21,12 @@ inline void check(cudaError_t error) {
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(std::size_t n) : size_(n) { check(cudaMalloc(reinterpret_cast<void**>(&data_), n * sizeof(T))); }
+  explicit Buffer(std::size_t n) : size_(n) {
+    check(cudaMalloc(reinterpret_cast<void**>(&data_), n * sizeof(T)));
+#ifdef CALD_ON_DEVICE
+    check(cudaMemset(data_, 0xff, n * sizeof(T)));  // NaN, as the emulator's is by itself
+#endif
+  }
   explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
     check(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
   }
@@ -39,9 +46,12 @@ class Buffer {
   std::size_t size_;
 };
 
-/// Runs `body` under ascending, descending and random schedules.
+/// Runs `body` under ascending, descending and random schedules; a device has its own.
 template <class Body>
 void with_every_schedule(const Body& body) {
+#ifdef CALD_ON_DEVICE
+  body();
+#else
   const std::uint64_t before = emulation::schedule_seed();
   for (std::uint64_t seed = 0; seed < 8; ++seed) {
     SCOPED_TRACE("schedule seed " + std::to_string(seed));
@@ -49,6 +59,7 @@ void with_every_schedule(const Body& body) {
     body();
   }
   emulation::set_schedule_seed(before);
+#endif
 }
 
 /// The launch (its error is `error`) has failed, and the message has all the parts.

@@ -119,7 +119,7 @@ TEST(Linear, OfCastOperandsGivesGradientsInF32) {
 /// TF32 keeps 10 bits of an operand: an error of a product's term is 2^-10 at most for each of the two that are cut.
 TEST(Linear, Tf32WhereItIsAllowed) {
   if (backend().device != Device::cuda) GTEST_SKIP() << "this backend has no TF32";
-  const Shape xs{33, 48}, ws{24, 48};
+  const Shape xs{256, 256}, ws{128, 256};
   const std::vector<float> x = normal_values(xs.numel(), 3, 0), w = normal_values(ws.numel(), 3, 1);
   Place place;
   HeapAllocator memory(backend().device);
@@ -142,10 +142,34 @@ TEST(Linear, Tf32WhereItIsAllowed) {
       }
       const auto at = static_cast<std::size_t>(i * ws[0] + j);
       EXPECT_NEAR(cut[at], want, 2.01 / 1024 * size);
-      EXPECT_NEAR(whole[at], want, 48 * 6e-8 * size);
+      EXPECT_NEAR(whole[at], want, 256 * 6e-8 * size);
       farthest = std::max(farthest, std::abs(cut[at] - want) / size);
     }
   EXPECT_GT(farthest, 1e-5) << "TF32 was not used";
+}
+
+/// A bias may be a slice, at any address of a float.
+TEST(Linear, ABiasAtAnyAddress) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    if (dtype == DType::bf16 && !backend().has_bf16_products) continue;
+    Place place;
+    Context& c = place;
+    Tape tape(c, false);
+    const Tensor x = tape.cast(tensor_of(c, {5, 9}, normal_values(45, 3, 0)), dtype);
+    const Tensor w = tape.cast(tensor_of(c, {7, 9}, normal_values(63, 3, 1)), dtype);
+    const std::vector<float> all = normal_values(12, 3, 2);
+    const Tensor biases = tensor_of(c, {12}, all);
+    for (std::int64_t at = 0; at < 5; ++at) {
+      const std::vector<float> values(all.begin() + at, all.begin() + at + 7);
+      const Tensor sliced = tape.apply(Linear{}, x, w, tape.narrow(biases, 0, at, at + 7));
+      const Tensor whole = tape.apply(Linear{}, x, w, tensor_of(c, {7}, values));
+      const std::vector<float> got = read(tape.cast(sliced, DType::f32)), want = read(tape.cast(whole, DType::f32));
+      // Added behind the product, it finds a sum that was rounded.
+      const float epsilon = dtype == DType::bf16 ? 1.0f / 128 : 1.2e-7f;
+      for (std::size_t i = 0; i < want.size(); ++i)
+        EXPECT_NEAR(got[i], want[i], epsilon * (std::abs(want[i]) + 2 * std::abs(values[i % 7]))) << at;
+    }
+  }
 }
 
 TEST(Linear, NoRowsAndNoColumns) {

@@ -150,11 +150,24 @@ TEST(Options, SharesAreWrittenInPerCentAndKeepTheirBits) {
   EXPECT_EQ(o.warmup.of(1000), 200);
 }
 
+TEST(Options, AreResetByKey) {
+  RunOptions o;
+  o.batch_size = 7, o.dropout = 0.1, o.teacher = "t", o.clip = 2;
+  reset_options(o, [](std::string_view key) { return key == "batch-size" || key == "dropout" || key == "teacher"; });
+  EXPECT_EQ(o.batch_size, RunOptions().batch_size);
+  EXPECT_FALSE(o.dropout);
+  EXPECT_TRUE(o.teacher.empty());
+  EXPECT_EQ(o.clip, 2);
+}
+
 TEST(Options, NullSetsAnOptionalSettingBack) {
   RunOptions o;
   o.dropout = 0.1;
   options_from_json(o, json::parse(R"({"dropout": null})"), "r.json");
   EXPECT_FALSE(o.dropout.has_value());
+  o.teacher = "t", o.memory_budget = "2GiB";
+  options_from_json(o, json::parse(R"({"teacher": null, "memory-budget": null})"), "r.json");
+  EXPECT_TRUE(o.teacher.empty() && o.memory_budget.empty());
   EXPECT_EQ(json_message(R"({"clip": null})"), "r.json: key 'clip': got null, wanted a number");
 }
 

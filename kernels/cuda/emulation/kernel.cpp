@@ -24,7 +24,7 @@ Binder find_kernel(const void* kernel) {
 
 void* static_shared(const void* tag, std::size_t bytes, std::size_t alignment, const Location& at) {
   void* array = shared_memory::static_array(tag, bytes, alignment < 16 ? 16 : alignment);
-  if (!array) fail(at, "shared memory: more than 48 KiB of static arrays, or more than 227 KiB in all");
+  if (!array) fail(at, "shared memory: more than 48 KiB of static arrays, or more than 163 KiB in all");
   return array;
 }
 

@@ -9,7 +9,7 @@ namespace cald::emulation {
 constexpr std::size_t kSharedArena = std::size_t{512} << 10;
 constexpr std::size_t kDeviceArena = std::size_t{16} << 30;  ///< address space only; pages are committed when touched
 constexpr std::size_t kStaticSharedLimit = 48 << 10;
-constexpr std::size_t kSharedLimit = 227 << 10;  ///< sm_90, opt-in
+constexpr std::size_t kSharedLimit = 163 << 10;  ///< sm_80, opt-in; sm_90 has more
 
 /// Start of the mapping: [base, base + kSharedArena) is shared memory, device memory follows.
 extern char* const arena_base;

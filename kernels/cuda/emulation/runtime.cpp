@@ -70,6 +70,7 @@ cudaError_t copy(Copy c, cudaMemcpyKind kind, cudaStream_t stream, bool wait) {
   // A graph would read or write it whenever it runs, with nobody to keep it alive.
   if (is_captured(stream) && (wait || pageable_source || pageable_target))
     return set_error(cudaErrorStreamCaptureUnsupported);
+  if (!stream && is_any_captured()) return set_error(cudaErrorStreamCaptureImplicit);
   if (!wait && pageable_source) {  // the runtime takes a copy before it returns
     const auto* begin = static_cast<const char*>(c.from);
     enqueue(stream, [c, saved = std::vector<char>(begin, begin + c.span(c.from_pitch))] {

@@ -1,6 +1,7 @@
 // The part of the CUDA runtime's interface that deals with streams, events and graphs.
 #include "kernels/cuda/emulation/stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <exception>
@@ -99,6 +100,10 @@ HostCalls& host_calls() {
 
 bool is_captured(cudaStream_t stream) { return resolve(stream)->capture; }
 
+bool is_any_captured() {
+  return std::any_of(state().streams.begin(), state().streams.end(), [](const CUstream_st* s) { return s->capture; });
+}
+
 void enqueue(cudaStream_t stream, Work work, const void* what) {
   CUstream_st* s = resolve(stream);
   if (s->capture) {
@@ -129,6 +134,7 @@ cudaError_t finish(cudaStream_t stream) {
 }
 
 cudaError_t finish_all() {
+  if (is_any_captured()) return set_error(cudaErrorStreamCaptureUnsupported);
   ++host_calls().waits;
   for (;;) {
     std::vector<CUstream_st*> busy;

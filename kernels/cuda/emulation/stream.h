@@ -16,6 +16,8 @@ using Work = std::function<void()>;
 /// kernel's address, or null.
 void enqueue(cudaStream_t stream, Work work, const void* what = nullptr);
 bool is_captured(cudaStream_t stream);
+/// Whether any stream is being captured, which what concerns the whole device would break.
+bool is_any_captured();
 
 /// What the host did since the program began.
 struct HostCalls {
