@@ -114,18 +114,21 @@ std::vector<std::string> texts_of(const PredictFlags& f) {
 
 /// A line as the tokenizer takes it; `pair` is the second text of all lines, if it is not empty.
 struct InputLine {
-  InputLine(std::string_view line, bool holds_pair, std::string_view pair) : first(line) {
-    if (!pair.empty()) second = pair;
-    if (!holds_pair) return;
+  InputLine(std::string_view line, bool holds_pair, std::string_view pair) {
+    if (!holds_pair) {
+      first = trimmed(line);
+      if (!pair.empty()) second = trimmed(pair);
+      return;
+    }
     const std::size_t tab = line.find('\t');
     if (tab == line.npos || line.find('\t', tab + 1) != line.npos)
       throw Error("has " + std::to_string(std::count(line.begin(), line.end(), '\t')) +
                   " tabs, wanted two texts with one between them");
-    first = line.substr(0, tab);
-    second = line.substr(tab + 1);
+    first = trimmed(line.substr(0, tab));
+    second = trimmed(line.substr(tab + 1));
   }
-  std::string_view first;
-  std::optional<std::string_view> second;
+  std::string first;
+  std::optional<std::string> second;
 };
 
 int predict(const PredictFlags& f) {

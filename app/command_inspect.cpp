@@ -69,7 +69,7 @@ int inspect(const Flags& f) {
   replace_mixers(config, f.layers, f.mixer,
                  f.mixer == "linformer" ? nlohmann::json{{"k", f.mixer_k}} : nlohmann::json::object());
   TransferPolicy policy;
-  policy.create_mixers = policy.drop_mixers = true;
+  policy.create_mixers = policy.drop_attention = true;
   std::printf("conversion of layers %s to %s would leave\n%s\n", f.layers.c_str(), f.mixer.c_str(),
               plan_transfer(Encoder(config), dir, policy).text(true).c_str());
   return 0;

@@ -66,7 +66,7 @@ TokenBatch read_batch(const std::string& path, const EncoderConfig& c) {
 /// The forward pass; `take` sees each output by its name. On the meta device `host` is null.
 template <class Take>
 void forward(Context& c, const Encoder& model, const TokenBatch& shape, const TokenBatch* host, Take&& take) {
-  const LabelledInput in = make_input(c, shape.batch, shape.seq, host, {model.config().family, model.config().pad_id});
+  const LabelledInput in = make_input(c, shape.batch, shape.seq, host, model.config());
   Tape tape(c, false);
   const EncoderOutput out = model.forward(tape, in.encoder, {}, true);
   for (std::size_t i = 0; i < out.states.size(); ++i) take("hidden_states." + std::to_string(i), out.states[i]);

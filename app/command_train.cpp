@@ -136,7 +136,8 @@ StepRange steps_of(const std::string& text, const char* flag, std::int64_t total
   return steps;
 }
 
-int train(const RunOptions& options, const LookFlags& flags) {
+int train(RunOptions options, const LookFlags& flags) {
+  const bool chosen = keep_memory_choice(options);
   HeapAllocator heap(exec_of(options).device);
   Progress progress(stderr);
   KernelTimes times;
@@ -151,7 +152,8 @@ int train(const RunOptions& options, const LookFlags& flags) {
   LaunchObservers observers(observing);
   // Nsight is to record them.
   if (flags.profile_steps) trainer.profile(steps_of(*flags.profile_steps, "profile-steps", trainer.total_steps()));
-  if (!options.memory_budget.empty()) hold_budget(options.memory_budget, trainer);
+  holds_run(trainer.options());  // a complaint comes before the first line of output
+  if (!options.memory_budget.empty() && !chosen) hold_budget(options.memory_budget, trainer);
   trainer.plan();
   const MemoryCost cost = trainer.cost();
   progress.say(trainer.transfer().text(false));

@@ -16,12 +16,6 @@ bool is_small_number(const std::string& s) {
   return !s.empty() && s.size() < 9 && s.find_first_not_of("0123456789") == std::string::npos;
 }
 
-std::string trimmed(const std::string& s) {
-  static constexpr const char* kSpace = " \t\r\n\f\v";
-  const std::size_t from = s.find_first_not_of(kSpace);
-  return from == std::string::npos ? "" : s.substr(from, s.find_last_not_of(kSpace) - from + 1);
-}
-
 /// The columns named, or else the usual ones.
 UsualColumns text_columns(const Table& t, const TextColumns& named) {
   if (!named.text.empty()) return {named.text.c_str(), named.pair.c_str()};
@@ -51,6 +45,12 @@ void shuffle(std::vector<std::int64_t>& v, RandomStream& random) {
 }
 
 }  // namespace
+
+std::string trimmed(std::string_view s) {
+  static constexpr const char* kSpace = " \t\r\n\f\v";
+  const std::size_t from = s.find_first_not_of(kSpace);
+  return from == s.npos ? "" : std::string(s.substr(from, s.find_last_not_of(kSpace) - from + 1));
+}
 
 LabelMap LabelMap::from_values(const std::vector<std::string>& values) {
   constexpr std::size_t kMaxClasses = 65536;

@@ -76,6 +76,9 @@ class BatchOrder {
   mutable std::vector<std::int64_t> batch_of_;  // order of the batches
 };
 
+/// A text or a label as it counts: without white space around it.
+std::string trimmed(std::string_view s);
+
 /// A padded batch on the host, row-major [batch, seq].
 struct TokenBatch {
   std::int64_t batch = 0, seq = 0;

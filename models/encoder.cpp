@@ -34,7 +34,7 @@ Encoder::Encoder(EncoderConfig config) : config_(std::move(config)) {
     const std::string at = root + "encoder.layer." + std::to_string(i) + ".";
     const EncoderConfig::LayerMixer& m = c.mixers[static_cast<std::size_t>(i)];
     const std::string prefix = at + "attention.self.";
-    const std::string& first = first_prefix.try_emplace(m.name, prefix).first->second;
+    const std::string& first = first_prefix.try_emplace(m.name + m.options.dump(), prefix).first->second;
     Layer layer;
     layer.mixer = find_mixer(m.name).build({parameters_, prefix, first, c.hidden, c.heads, c.max_positions, m.options});
     layer.attention_out = affine(at + "attention.output.dense", c.hidden, c.hidden);

@@ -5,12 +5,6 @@
 
 namespace cald {
 
-/// What a model needs to know of a batch beyond its tokens.
-struct BatchRules {
-  Family family;
-  std::int64_t pad_id;
-};
-
 struct LabelledInput {
   EncoderInput encoder;
   Tensor labels;  ///< (B) i32
@@ -19,7 +13,8 @@ struct LabelledInput {
 /// Takes memory for a (batch, seq) input; without `host` (a shape-only run) nothing is copied.
 ///
 /// Position ids follow transformers: BERT counts from the row's start, pads or not; RoBERTa counts the ids that are not
-/// the pad id, from pad_id + 1 on, and gives pads pad_id.
-LabelledInput make_input(Context& c, std::int64_t batch, std::int64_t seq, const TokenBatch* host, const BatchRules& r);
+/// the pad id, from pad_id + 1 on, and gives pads pad_id. Error: a position or a type that the model's tables lack.
+LabelledInput make_input(Context& c, std::int64_t batch, std::int64_t seq, const TokenBatch* host,
+                         const EncoderConfig& model);
 
 }  // namespace cald

@@ -67,7 +67,7 @@ DriftMeter DriftMeter::from_now(const Encoder& model, EncodedTask inputs, std::i
 void DriftMeter::forward_batch(Context& c, const Encoder& model, std::int64_t batch, std::int64_t seq,
                                const TokenBatch* host, std::vector<float>& drift) const {
   const Context::Scope scope(c, "drift");
-  const LabelledInput in = make_input(c, batch, seq, host, {model.config().family, model.config().pad_id});
+  const LabelledInput in = make_input(c, batch, seq, host, model.config());
   Tape tape(c, false);
   const EncoderOutput before = start_->forward(tape, in.encoder, {}, true);
   const EncoderOutput now = model.forward(tape, in.encoder, {}, true);

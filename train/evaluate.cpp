@@ -16,7 +16,7 @@ void forward_batch(Context& c, const Encoder& model, std::int64_t batch, std::in
                    std::vector<float>& logits) {
   const Context::Scope scope(c, "evaluate");
   c.gather("forward", [&] {
-    const LabelledInput in = make_input(c, batch, seq, host, {model.config().family, model.config().pad_id});
+    const LabelledInput in = make_input(c, batch, seq, host, model.config());
     Tape tape(c, false);
     const EncoderOutput out = model.forward(tape, in.encoder, {}, false);
     if (host) c.launch(Download{out.logits, logits.data()});

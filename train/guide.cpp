@@ -1,7 +1,9 @@
 #include "train/guide.h"
 
+#include <algorithm>
 #include <filesystem>
 
+#include "data/json_text.h"
 #include "data/safetensors.h"
 #include "ops/losses.h"
 #include "train/mapped_weights.h"
@@ -36,6 +38,18 @@ void require_same_form(const EncoderConfig& teacher, const EncoderConfig& studen
   if (teacher.labels.size() != student.labels.size())
     throw data_error(path, "the teacher has " + std::to_string(teacher.labels.size()) + " classes, the student " +
                                std::to_string(student.labels.size()));
+  // Names that differ may mean the same; the same ones in another order do not.
+  if (teacher.labels != student.labels &&
+      std::is_permutation(teacher.labels.begin(), teacher.labels.end(), student.labels.begin(), student.labels.end()))
+    throw data_error(path, "the teacher numbers its classes in another order than the student");
+}
+
+/// Error, at the teacher's `path`, unless it has positions for the run's texts.
+void require_room(const EncoderConfig& teacher, const RunOptions& o, const std::string& path) {
+  if (*o.max_length > teacher.max_tokens())
+    throw data_error(path, "the teacher has positions for " + std::to_string(teacher.max_tokens()) +
+                               " tokens, but max-length is " + std::to_string(*o.max_length) +
+                               " (finetune --max-positions extends them)");
 }
 
 /// Target mode: the fine-tuned transformer, frozen.
@@ -48,6 +62,7 @@ class TargetGuide : public Guide {
     plan_transfer(*teacher_, directory, {});  // every complaint comes before any memory is taken
     require_transformer(teacher_->config(), directory);
     require_same_form(teacher_->config(), student, from);
+    require_room(teacher_->config(), o, from);
     size_if_mapped_ = size_if_mapped(teacher_->config(), from);
     if (o.device == DeviceOption::cpu && (o.map_teacher || !o.memory_budget.empty()))
       map_weights();
@@ -141,13 +156,14 @@ class TrajectoryGuide : public Guide {
     policy.create_head = config.labels.empty();
     policy.replace_head = o.new_head && !config.labels.empty();
     policy.seed = o.seed;
-    config.labels = student.labels;
+    if (policy.create_head || policy.replace_head) config.labels = student.labels;
+    require_same_form(config, student, source.path());
+    config.max_positions = std::max(config.max_positions, student.max_positions);  // extended as the student's are
     teacher_ = std::make_unique<Encoder>(config);
     teacher_->parameters().allocate(memory, MemClass::teacher);
     // All are kept until its update, which waits until the student's loss is known to be finite.
     teacher_->parameters().set_gradients(memory, Gradients::kept);
     load_parameters(*teacher_, source, policy);
-    require_same_form(teacher_->config(), student, source.path());
     const double rate = o.teacher_learning_rate.value_or(o.learning_rate);
     optimizer_ = std::make_unique<Optimizer>(teacher_->parameters(), memory, o, rate, rate);
   }
@@ -159,7 +175,7 @@ class TrajectoryGuide : public Guide {
     const Context::Compute compute(c, teacher_compute(options_));
     Tape tape(c, learns(at.step));
     EncoderOutput out =
-        teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states, options_.recompute);
+        teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states, at.recompute);
     ce = tape.apply(CrossEntropy{in.labels}, out.logits);
     const Tensor scaled = tape.apply(WeightedSum{static_cast<float>(at.share), 0.0f}, *ce, Tensor{});
     Guidance g = take(std::move(out), at);  // eq:trajectory_states
@@ -205,6 +221,12 @@ std::vector<std::string> list_waypoints(const std::string& run) {
   }
   if (found.empty())
     throw data_error(run, "has no waypoints/1; run 'cald finetune ... --keep-waypoints N --output " + run + "' first");
+  const std::string recipe = run + "/recipe.json";
+  if (!std::filesystem::exists(recipe)) return found;  // waypoints that were put together by hand
+  const std::int64_t wanted = read_json_object(recipe).value("keep-waypoints", std::int64_t{0});
+  if (wanted > static_cast<std::int64_t>(found.size()))
+    throw data_error(run, "has " + std::to_string(found.size()) + " of its " + std::to_string(wanted) +
+                              " waypoints: the run has not ended");
   return found;
 }
 

@@ -13,9 +13,10 @@ namespace cald {
 
 /// What a guide has to know of the micro-batch at hand.
 struct GuideStep {
-  std::int64_t step;    ///< optimizer step, from 0
-  bool states, logits;  ///< what the loss will use
-  double share;         ///< of the micro-batch in the step
+  std::int64_t step;       ///< optimizer step, from 0
+  bool states, logits;     ///< what the loss will use
+  double share;            ///< of the micro-batch in the step
+  std::int64_t recompute;  ///< layers of which a teacher that learns keeps the input alone
 };
 
 /// Bytes of a teacher's weights. Those of a teacher that can only be copied are no matter of choice, and 0 here.

@@ -19,6 +19,13 @@ constexpr const char* kTokenizerConfig = "tokenizer_config.json";
 
 bool is_head(const std::string& name) { return name.starts_with("classifier.") || name.starts_with("bert.pooler."); }
 
+/// Parameters of the transformer's own mixer.
+bool is_of_attention(const std::string& name) {
+  for (const char* projection : {"query.", "key.", "value."})
+    if (name.find(std::string(".attention.self.") + projection) != std::string::npos) return true;
+  return false;
+}
+
 /// Tensors of published checkpoints that no encoder uses: buffers, and heads of pre-training.
 bool is_ignorable(const std::string& name) {
   return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.starts_with("cls.") ||
@@ -75,8 +82,8 @@ class Transfer {
       const std::string& name = t.name();
       if (used_.count(name)) continue;
       const bool head = is_head(name) && (policy_.replace_head || model_.config().labels.empty());
-      const bool mixer = policy_.drop_mixers && name.find(".attention.self.") != std::string::npos;
-      if (!is_ignorable(name) && !head && !mixer)
+      const bool attention = policy_.drop_attention && is_of_attention(name);
+      if (!is_ignorable(name) && !head && !attention)
         throw data_error(from_.path(), "tensor '" + name + "' has no place in the model");
       report.dropped.push_back({"", name, "", t.info->numel()});
     }
@@ -88,7 +95,7 @@ class Transfer {
   bool extends(const Parameter& p, const StoredTensor& t) const {
     const bool by_position = p.name.ends_with("position_embeddings.weight") || p.is_new;
     return by_position && t.shape().size() == 2 && p.shape.rank() == 2 && t.shape()[1] == p.shape[1] &&
-           t.shape()[0] > first_row(p) && t.shape()[0] < p.shape[0];
+           t.shape()[0] > rows_without_position() && t.shape()[0] < p.shape[0];
   }
   void require_shape(const Parameter& p, const StoredTensor& t) const {
     Shape got;
@@ -101,10 +108,11 @@ class Transfer {
   }
 
  public:
-  /// RoBERTa's first rows belong to the pad, not to a position.
-  std::int64_t first_row(const Parameter& p) const {
+  /// Rows of a table by position that no position has: RoBERTa's first ones, which are the pad's, and of a mixer's
+  /// table, where rows are numbers of tokens, as many at its end.
+  std::int64_t rows_without_position() const {
     const EncoderConfig& c = model_.config();
-    return c.family == Family::roberta && !p.is_new ? c.pad_id + 1 : 0;
+    return c.family == Family::roberta ? c.pad_id + 1 : 0;
   }
 
  private:
@@ -114,12 +122,12 @@ class Transfer {
   std::set<std::string> used_;
 };
 
-/// Into `out`, p's elements on the host.
-void read_rows(const Source& s, const Parameter& p, std::int64_t first_row, float* out) {
+/// Into `out`, p's elements on the host. Of a table that is extended the rows that positions have are repeated.
+void read_rows(const Source& s, const Parameter& p, std::int64_t without_position, float* out) {
   s.tensor.read_f32(out);
   if (!s.repeats_rows) return;
-  const std::int64_t have = s.tensor.shape()[0], cols = p.shape[1], period = have - first_row;
-  for (std::int64_t r = have; r < p.shape[0]; ++r)
+  const std::int64_t cols = p.shape[1], period = s.tensor.shape()[0] - without_position;
+  for (std::int64_t r = p.is_new ? period : s.tensor.shape()[0]; r < p.shape[0]; ++r)
     std::memcpy(out + r * cols, out + (r - period) * cols, static_cast<std::size_t>(cols) * sizeof(float));
 }
 
@@ -196,7 +204,7 @@ TransferReport load_parameters(Encoder& model, const ModelDir& from, const Trans
     if (wanted && !wanted(p)) continue;
     fill_on_host(p.value, [&](float* out) {
       if (s.tensor) {
-        read_rows(s, p, transfer.first_row(p), out);
+        read_rows(s, p, transfer.rows_without_position(), out);
         require_finite(p, out, s.tensor, from.path());
       } else if (p.is_new) {
         initialise_mixer(p, model.config(), policy, out);

@@ -31,10 +31,10 @@ struct TransferReport {
 
 /// What a load may create or leave behind. Anything else that is missing, left over or of another shape is an Error.
 struct TransferPolicy {
-  bool create_head = false;    ///< the checkpoint has no classification head
-  bool replace_head = false;   ///< its head is not wanted (other labels)
-  bool create_mixers = false;  ///< conversion: new mixer parameters
-  bool drop_mixers = false;    ///< conversion: attention's own parameters have no place in the new mixer
+  bool create_head = false;     ///< the checkpoint has no classification head
+  bool replace_head = false;    ///< its head is not wanted (other labels)
+  bool create_mixers = false;   ///< conversion: new mixer parameters
+  bool drop_attention = false;  ///< conversion: attention's own parameters have no place in the new mixer
   std::uint64_t seed = 0;
   double typical_length = 32;  ///< tokens, for starts that imitate attention
   std::int64_t longest = 128;

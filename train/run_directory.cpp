@@ -13,12 +13,16 @@ namespace fs = std::filesystem;
 void require_same_recipe(const RunOptions& options, const std::string& path) {
   const nlohmann::json before = read_json_object(path);
   const nlohmann::json now = options_to_json(options);
-  for (const auto& [key, value] : now.items()) {
-    if (key == "resume" || key == "threads" || key == "output") continue;
-    if (!before.contains(key) || before[key] != value)
-      throw usage_error("--resume: the run was begun with " + key + " = " +
-                        (before.contains(key) ? before[key].dump() : "its default") + ", now it is " + value.dump());
-  }
+  const auto text = [](const nlohmann::json& j, const std::string& key) {
+    return j.contains(key) ? j[key].dump() : "not given";
+  };
+  for (const nlohmann::json* keys : {&now, &before})
+    for (const auto& [key, value] : keys->items()) {
+      if (key == "resume" || key == "threads" || key == "output") continue;
+      if (text(before, key) != text(now, key))
+        throw usage_error("--resume: the run was begun with " + key + " = " + text(before, key) + ", now it is " +
+                          text(now, key));
+    }
 }
 
 void require_same_data(const nlohmann::json& before, const DataMarks& now) {
@@ -36,17 +40,33 @@ void require_same_data(const nlohmann::json& before, const DataMarks& now) {
 
 }  // namespace
 
-RunDirectory::RunDirectory(const RunOptions& o) : path_(o.output) {
-  const std::string recipe = path_ + "/recipe.json";
-  recover_directory(checkpoint());
-  const bool exists =
-      fs::exists(recipe) && (has_checkpoint() || fs::exists(model()) || fs::exists(path_ + "/waypoints"));
-  if (exists && !o.resume)
-    throw usage_error("--output " + path_ +
+bool keep_memory_choice(RunOptions& o) {
+  const std::string recipe = o.output + "/recipe.json";
+  if (!o.resume || o.memory_budget.empty() || !fs::exists(recipe)) return false;
+  const nlohmann::json begun = read_json_object(recipe);
+  nlohmann::json chosen = nlohmann::json::object();
+  for (const auto& [key, value] : begun.items())
+    if (key == "recompute" || key == "micro-batches" || key == "map-teacher") chosen[key] = value;
+  options_from_json(o, chosen, recipe);
+  return true;
+}
+
+bool holds_run(const RunOptions& o) {
+  const std::string recipe = o.output + "/recipe.json";
+  recover_directory(o.output + "/checkpoint");
+  const auto has = [&](const char* part) { return fs::exists(o.output + part); };
+  if (!fs::exists(recipe) || !(has("/checkpoint/state.json") || has("/model") || has("/waypoints"))) return false;
+  if (!o.resume)
+    throw usage_error("--output " + o.output +
                       " holds a run already: --resume goes on with it, or choose another directory");
-  if (exists) require_same_recipe(o, recipe);
+  require_same_recipe(o, recipe);
+  return true;
+}
+
+RunDirectory::RunDirectory(const RunOptions& o) : path_(o.output) {
+  const bool exists = holds_run(o);
   make_directories(path_);
-  if (!exists) write_file_atomically(recipe, options_to_json(o).dump(2) + "\n");
+  if (!exists) write_file_atomically(path_ + "/recipe.json", options_to_json(o).dump(2) + "\n");
   metrics_ = std::make_unique<AppendFile>(path_ + "/metrics.jsonl");
   timing_ = std::make_unique<AppendFile>(path_ + "/timing.jsonl");
 }

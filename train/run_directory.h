@@ -36,11 +36,18 @@ struct DataMark {
 /// By the key of the data: train, dev.
 using DataMarks = std::map<std::string, DataMark>;
 
+/// With resume and a memory budget, the options get what the budget chose when the run was begun; the estimates behind
+/// a new choice need not be the same. False if there is no such run.
+bool keep_memory_choice(RunOptions& options);
+
+/// Whether a run is in options.output that is to go on. Error if one is there and resume is off, or if it was begun with
+/// other options: the first key that differs is named. Only threads and resume may differ. What left neither a
+/// checkpoint nor a model is no run.
+bool holds_run(const RunOptions& options);
+
 class RunDirectory {
  public:
-  /// Makes the directory, or with options.resume opens it. Error if a run is there and resume is off, or if it was
-  /// begun with other options: the first key that differs is named. Only threads and resume may differ. A run that left
-  /// neither a checkpoint nor a model is begun anew.
+  /// Makes the directory, or opens it if it holds a run. Errors: see holds_run.
   explicit RunDirectory(const RunOptions& options);
 
   const std::string& path() const { return path_; }

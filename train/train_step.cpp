@@ -104,8 +104,16 @@ void TrainStep::plan(std::int64_t whole, std::int64_t seq) {
       };
       clear_gradients();  // a shape-only run also marks gradients as begun
       plan_part(parts.front(), false);
-      if (several)
+      const auto is_new = [&](std::int64_t size) {
+        return memory_.plans().count(micro_key(step, size, seq, true)) == 0;
+      };
+      if (several && std::any_of(sizes.begin(), sizes.end(), is_new)) {
+        // What adds finds the gradients begun, also where the plan of what sets them was there before.
+        RecordingAllocator unseen;
+        Context shapes(memory_.exec(), unseen, true);
+        micro_step(shapes, {step, parts.front(), seq, nullptr, 1, 1}, nullptr);
         for (const std::int64_t size : sizes) plan_part(size, true);
+      }
       memory_.plan({"update" + kind(step), 0, 0}, [&](Context& c) { update(c, step); });
     }
 }
@@ -173,11 +181,12 @@ void TrainStep::micro_step(Context& c, const Micro& m, StepLosses* losses) {
 }
 
 Tensor TrainStep::forward(Context& c, Tape& tape, const Micro& m, LossValues* values) {
-  const LabelledInput in = make_input(c, m.batch, m.seq, m.host, {student_.config().family, student_.config().pad_id});
+  const LabelledInput in = make_input(c, m.batch, m.seq, m.host, student_.config());
   Guidance guidance;
   std::optional<Tensor> teacher_ce;
   if (wants_states(m.step) || wants_logits(m.step))
-    guidance = guide_->guide(c, in, {m.step, wants_states(m.step), wants_logits(m.step), m.share}, teacher_ce);
+    guidance = guide_->guide(c, in, {m.step, wants_states(m.step), wants_logits(m.step), m.share, options_.recompute},
+                             teacher_ce);
 
   const Context::Scope scope(c, "student");
   const bool drops = !options_.dropout || *options_.dropout > 0;

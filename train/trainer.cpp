@@ -92,7 +92,8 @@ std::int64_t Trainer::steps_per_epoch() const {
 
 void Trainer::make_schedule() {
   const auto by_epochs = [&] {
-    return static_cast<std::int64_t>(std::ceil(options_.epochs * static_cast<double>(steps_per_epoch())));
+    const auto batches = static_cast<double>(order_->batches_per_epoch());  // a step may go on into the next epoch
+    return static_cast<std::int64_t>(std::ceil(options_.epochs * batches / static_cast<double>(options_.accumulate)));
   };
   schedule_.steps = options_.steps ? *options_.steps : by_epochs();
   schedule_.kind = options_.schedule;
@@ -146,7 +147,7 @@ void Trainer::load_student() {
   if (options_.mode != Mode::finetune && options_.student.empty()) {
     if (options_.layers == "all") require_transformer(config, source_);
     replace_mixers(config, options_.layers, options_.mixer, mixer_options(options_));
-    policy.create_mixers = policy.drop_mixers = true;
+    policy.create_mixers = policy.drop_attention = true;
   }
   student_ = std::make_unique<Encoder>(std::move(config));
   plan_transfer(*student_, source_, policy);  // every complaint comes before any memory is taken

@@ -33,7 +33,7 @@ class Mixer {
 struct MixerBuild {
   ParameterSet& parameters;
   std::string prefix;
-  std::string first_prefix;  ///< the prefix of the first layer with this mixer, for parameters that layers share
+  std::string first_prefix;  ///< of the first layer with this mixer and options, for parameters that layers share
   std::int64_t hidden, heads, max_positions;
   const nlohmann::json& options;
 };

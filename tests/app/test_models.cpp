@@ -50,6 +50,32 @@ TEST(Models, ATokenWithoutARowOfTheEmbeddingTableIsNamed) {
                      {"finetune r --train good.tsv --steps 1 --output run", 1, "has the id 123456789"}});
 }
 
+TEST(Models, ATypeOfTokensWithoutARowIsNamed) {
+  TempFolder f;
+  copy_model(f, kBert, "m");
+  edit_json(f, "m/config.json", [](auto& j) { j["type_vocab_size"] = 1; });
+  const std::string weights = f / "m/model.safetensors", name = "bert.embeddings.token_type_embeddings.weight";
+  std::string bytes = content_of(weights);  // the table's first row alone
+  std::uint64_t size = 0;
+  std::memcpy(&size, bytes.data(), sizeof size);
+  const auto whole = nlohmann::json::parse(bytes.substr(8, size)), table = whole.at(name);
+  auto cut = whole;
+  const auto begin = table["data_offsets"][0].get<std::size_t>(), end = table["data_offsets"][1].get<std::size_t>();
+  const std::size_t row = (end - begin) / 2;
+  cut[name]["shape"][0] = 1, cut[name]["data_offsets"] = {begin, begin + row};
+  for (auto& [key, tensor] : cut.items())
+    if (key != "__metadata__" && tensor["data_offsets"][0].get<std::size_t>() >= end)
+      tensor["data_offsets"] = {tensor["data_offsets"][0].get<std::size_t>() - row,
+                                tensor["data_offsets"][1].get<std::size_t>() - row};
+  const std::string header = cut.dump(), data = bytes.substr(8 + size);
+  const std::uint64_t length = header.size();
+  f.put("m/model.safetensors", std::string(reinterpret_cast<const char*>(&length), 8) + header +
+                                   data.substr(0, begin + row) + data.substr(end));
+  EXPECT_EQ(cald(f, "predict m 'a good film'").code, 0);
+  const Result r = cald(f, "predict m 'a good film' --pair 'not bad'");
+  expect_one_line_error(r, 1, "a token of type 1, but the model's type_vocab_size is 1", "a pair");
+}
+
 TEST(Models, AnEmptyLastLineOfTheVocabularyIsNoToken) {
   TempFolder f;
   copy_model(f, kBert, "m");

@@ -135,6 +135,34 @@ TEST(Program, CtrlCWritesACheckpointAndExitsWith130) {
   EXPECT_TRUE(fs::exists(f / "run/checkpoint/state.json"));
 }
 
+/// Also what is no longer given, and what follows from another default.
+TEST(Program, ResumeWantsTheSettingsThatTheRunWasBegunWith) {
+  TempFolder f;
+  make_inputs(f);
+  const std::string run = "finetune '" + kGolden + "models/bert_h36' --train good.tsv --steps 4 --output run ";
+  ASSERT_EQ(cald(f, run + "--dropout 0.3 --dev good.tsv").code, 0);
+  expect_one_line_error(cald(f, run + "--dev good.tsv --resume"), 2,
+                        "the run was begun with dropout = 0.3, now it is not given", "dropout");
+  expect_one_line_error(cald(f, run + "--dropout 0.3 --resume"), 2, "the run was begun with dev = \"good.tsv\"", "dev");
+  EXPECT_EQ(cald(f, run + "--dropout 0.3 --dev good.tsv --threads 1 --resume").code, 0);
+}
+
+/// What a budget chose depends on the number of threads; a run that goes on keeps it.
+TEST(Program, ResumeKeepsWhatTheBudgetChose) {
+  TempFolder f;
+  make_inputs(f);
+  const std::string run = "finetune '" + kGolden + "models/bert_h36' --train good.tsv --steps 4 --output run " +
+                          "--memory-budget 100MiB --resume ";
+  ASSERT_EQ(cald(f, run).code, 0);
+  auto recipe = nlohmann::json::parse(content_of(f / "run/recipe.json"));
+  EXPECT_EQ(recipe.at("recompute"), 0);
+  recipe["recompute"] = 1;
+  f.put("run/recipe.json", recipe.dump());
+  const Result r = cald(f, run);
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_CONTAINS(r.err, "1 layers computed again");
+}
+
 TEST(Program, ConvertsEvaluatesPredictsAndReports) {
   TempFolder f;
   make_inputs(f);
@@ -155,7 +183,7 @@ TEST(Program, ConvertsEvaluatesPredictsAndReports) {
   EXPECT_CONTAINS(r.out, "LABEL_0=");
   const std::string alone = cald(f, "predict run/model 'a good film' --pair 'not bad'").out;
   EXPECT_NE(alone, r.out);
-  f.put("pairs.tsv", "a good film\tnot bad\nnot bad\ta good film\n");
+  f.put("pairs.tsv", "a good film\tnot bad\n not bad \t a good film\r\n");  // white space around a text is none of it
   r = cald(f, "predict run/model --pairs --file pairs.tsv");
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_EQ(r.out, alone + cald(f, "predict run/model 'not bad' --pair 'a good film'").out);

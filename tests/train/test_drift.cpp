@@ -34,7 +34,7 @@ std::vector<std::vector<float>> states_of(const Encoder& model, const EncodedTas
   HeapAllocator heap;
   Context c(exec_on(Device::cpu, 1), heap);
   const TokenBatch batch = gather(task, {row}, model.config().pad_id);
-  const LabelledInput in = make_input(c, 1, batch.seq, &batch, {model.config().family, model.config().pad_id});
+  const LabelledInput in = make_input(c, 1, batch.seq, &batch, model.config());
   Tape tape(c, false);
   const EncoderOutput out = model.forward(tape, in.encoder, {}, true);
   std::vector<std::vector<float>> states;

@@ -135,6 +135,56 @@ TEST(MemoryChoice, FitsIntoTheBudgetAndTheRecipeSaysHow) {
   }
 }
 
+/// A last batch that is smaller by one has a part whose plan as the first of a step is known, and as a later one is
+/// not. Sizes at which setting and adding a product take other scratch memory, on some processors.
+TEST(MemoryChoice, PartsOfASmallerLastBatchHavePlansOfTheirOwn) {
+  TempFolder folder;
+  HeapAllocator memory;
+  Encoder model(EncoderConfig::from_json({{"model_type", "bert"},
+                                          {"vocab_size", 96},
+                                          {"hidden_size", 384},
+                                          {"num_hidden_layers", 1},
+                                          {"num_attention_heads", 12},
+                                          {"intermediate_size", 1536},
+                                          {"max_position_embeddings", 33},
+                                          {"type_vocab_size", 2}},
+                                         "test"));
+  model.parameters().allocate(memory, MemClass::weights);
+  for (Parameter& p : model.parameters().all()) {
+    RandomStream random(5, stream_of(p.name));
+    for (std::int64_t i = 0; i < p.shape.numel(); ++i) p.value.data<float>()[i] = 0.02f * random.normal();
+  }
+  save_model(model, folder / "model", kGolden + "models/bert_h36", std::nullopt);
+  std::string text = "sentence\tlabel\n";
+  for (int i = 0; i < 63; ++i) text += "film plot film plot film plot good\t" + std::to_string(i % 2) + "\n";
+  folder.put("train.tsv", text);
+  RunOptions o;
+  o.model = folder / "model", o.train = folder / "train.tsv";
+  o.threads = 1;
+  o.steps = 2;
+  o.micro_batches = 2;
+  resolve_preset(o);
+  const Ran ran = run_with(o, folder / "run");
+  EXPECT_EQ(ran.lines.size(), 2u);
+}
+
+/// The trade knows that a teacher which learns computes its layers again too.
+TEST(MemoryChoice, CountsTheRecomputationOfATeacherThatLearns) {
+  RunOptions o = options_of("bert_trajectory_1");
+  Progress progress = quiet();
+  HeapAllocator heap;
+  std::size_t expected = 0;
+  {
+    Trainer trainer(o, heap, progress);
+    for (const MemoryChoice& c : trainer.trade())
+      if (c.micro_batches == 1 && c.recompute == 2) expected = c.bytes;
+  }
+  o.recompute = 2;
+  Trainer trainer(o, heap, progress);
+  trainer.plan();
+  EXPECT_EQ(trainer.cost().total(), expected);
+}
+
 /// Frozen teachers in their files: the same bytes, for the memory of the largest part alone.
 class MappedTeacher : public ::testing::TestWithParam<const char*> {};
 

@@ -64,7 +64,7 @@ class EveryMixer : public ::testing::TestWithParam<MixerCase> {
   std::vector<float> states(const Encoder& encoder, const TokenBatch& b) {
     Context c(exec_on(Device::cpu, 1), heap_);
     Tape tape(c, false);
-    const LabelledInput in = make_input(c, b.batch, b.seq, &b, {Family::bert, 0});
+    const LabelledInput in = make_input(c, b.batch, b.seq, &b, encoder.config());
     const Tensor h = encoder.forward(tape, in.encoder, {}, false).states.back();
     std::vector<float> values(static_cast<std::size_t>(h.shape().numel()));
     c.launch(Download{h, values.data()});
@@ -89,7 +89,7 @@ TEST_P(EveryMixer, PadsChangeNothing) {
 /// The mean over a fixed pattern of the states of all samples, and with `backward` the parameters' gradients.
 double pattern_loss(Context& c, Encoder& encoder, const TokenBatch& b, bool backward) {
   Tape tape(c, backward);
-  const LabelledInput in = make_input(c, b.batch, b.seq, &b, {Family::bert, 0});
+  const LabelledInput in = make_input(c, b.batch, b.seq, &b, encoder.config());
   const Tensor h = encoder.forward(tape, in.encoder, {}, false).states.back();
   Tensor target = c.like(h);
   for (std::int64_t i = 0; i < h.shape().numel(); ++i) target.data<float>()[i] = std::sin(static_cast<float>(3 * i));
