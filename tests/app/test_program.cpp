@@ -163,6 +163,22 @@ TEST(Program, ResumeKeepsWhatTheBudgetChose) {
   EXPECT_CONTAINS(r.err, "1 layers computed again");
 }
 
+/// Layers that are converted one after another keep what the first ones have learnt, and their own k.
+TEST(Program, ConvertsLayersInStages) {
+  TempFolder f;
+  make_inputs(f);
+  const auto convert = [&](const std::string& arguments) {
+    return cald(f, "convert " + arguments + " --mixer-share layerwise --steps 0");
+  };
+  ASSERT_EQ(convert("'" + kGolden + "models/bert_h36' --layers 1 --mixer-k 4 --output one").code, 0);
+  const Result same = convert("one/model --layers 0 --mixer-k 4 --output two");
+  expect_one_line_error(same, 1, "'bert.encoder.layer.1.attention.self.E' has no place in the model", "the same E");
+  ASSERT_EQ(convert("one/model --layers 0 --mixer-k 5 --output two").code, 0);
+  const Result r = cald(f, "inspect two/model --tensors");
+  EXPECT_CONTAINS(r.out, "bert.encoder.layer.0.attention.self.E");
+  EXPECT_CONTAINS(r.out, "bert.encoder.layer.1.attention.self.E");
+}
+
 TEST(Program, ConvertsEvaluatesPredictsAndReports) {
   TempFolder f;
   make_inputs(f);

@@ -146,7 +146,7 @@ TEST(MemoryChoice, PartsOfASmallerLastBatchHavePlansOfTheirOwn) {
                                           {"num_hidden_layers", 1},
                                           {"num_attention_heads", 12},
                                           {"intermediate_size", 1536},
-                                          {"max_position_embeddings", 33},
+                                          {"max_position_embeddings", 64},
                                           {"type_vocab_size", 2}},
                                          "test"));
   model.parameters().allocate(memory, MemClass::weights);
@@ -155,11 +155,13 @@ TEST(MemoryChoice, PartsOfASmallerLastBatchHavePlansOfTheirOwn) {
     for (std::int64_t i = 0; i < p.shape.numel(); ++i) p.value.data<float>()[i] = 0.02f * random.normal();
   }
   save_model(model, folder / "model", kGolden + "models/bert_h36", std::nullopt);
-  std::string text = "sentence\tlabel\n";
-  for (int i = 0; i < 63; ++i) text += "film plot film plot film plot good\t" + std::to_string(i % 2) + "\n";
+  std::string words, text = "sentence\tlabel\n";
+  for (int i = 0; i < 30; ++i) words += "film plot ";
+  for (int i = 0; i < 63; ++i) text += words + "\t" + std::to_string(i % 2) + "\n";
   folder.put("train.tsv", text);
   RunOptions o;
   o.model = folder / "model", o.train = folder / "train.tsv";
+  o.max_length = 62;
   o.threads = 1;
   o.steps = 2;
   o.micro_batches = 2;

@@ -177,5 +177,46 @@ std::vector<MixerCase> cases() {
 INSTANTIATE_TEST_SUITE_P(All, EveryMixer, ::testing::ValuesIn(cases()),
                          [](const auto& param) { return param.param.what; });
 
+/// Where RoBERTa's positions are extended, so is each mixer's table by token: the rows that tokens had come again.
+TEST(ExtendedMixer, RepeatsTheRowsOfTokens) {
+  TempFolder folder;
+  HeapAllocator heap;
+  const auto convert = [&](const std::string& from, const std::string& to, std::optional<std::int64_t> positions) {
+    RunOptions o;
+    o.mode = Mode::unguided;
+    (positions ? o.student : o.model) = from;
+    o.model = kGolden + "models/roberta_h24";
+    o.steps = 0, o.threads = 1;
+    o.max_positions = positions;
+    if (!positions) o.mixer_k = 5;
+    o.output = folder / to;
+    resolve_preset(o);
+    train(o);
+    return load_encoder(ModelDir(o.output + "/model"), heap, DType::f32);
+  };
+  const auto plain = convert("", "plain", std::nullopt);
+  const std::int64_t tokens = plain->config().max_tokens();
+  ASSERT_LT(tokens, plain->config().max_positions);
+  const auto longer = convert(folder / "plain/model", "longer", 2 * tokens);
+  ASSERT_EQ(longer->config().max_tokens(), 2 * tokens);
+  const std::string name = "roberta.encoder.layer.0.attention.self.E";
+  const float* e = plain->parameters().find(name)->value.data<float>();
+  const float* extended = longer->parameters().find(name)->value.data<float>();
+  for (std::int64_t i = 0; i < 2 * tokens * 5; ++i) EXPECT_EQ(extended[i], e[i % (tokens * 5)]) << i;
+}
+
+/// A step takes several batches, and may go on into the next epoch.
+TEST(Epochs, AreThatManyPassesOverTheData) {
+  RunOptions o = golden_options(read_golden("bert_finetune"), "unset");
+  o.steps.reset();
+  o.warmup = {0, false};
+  o.batch_size = 1, o.accumulate = 1, o.epochs = 1;
+  HeapAllocator heap;
+  Progress progress = quiet();
+  const std::int64_t examples = Trainer(o, heap, progress).total_steps();
+  o.accumulate = examples - 1, o.epochs = 3;
+  EXPECT_EQ(Trainer(o, heap, progress).total_steps(), 4);  // 3 n batches of n - 1 at a time
+}
+
 }  // namespace
 }  // namespace cald
