@@ -119,6 +119,12 @@ void parse_command_line(CLI::App& app, int argc, const char* const* argv) {
     // CLI11 may complain of a missing command first, where there is one that is mistyped.
     const auto left = app.remaining(true);
     if (!left.empty()) throw unexpected(app, left.front());
+    if (app.get_subcommands().empty()) {
+      std::string names;
+      for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+        names += (names.empty() ? "" : ", ") + command->get_name();
+      throw usage_error("a command is missing, wanted one of " + names + " ('cald --help' says what they do)");
+    }
     std::string what = e.what();
     std::replace(what.begin(), what.end(), '\n', ' ');
     throw usage_error(what);

@@ -38,7 +38,7 @@ std::string describe_work(const Trainer& trainer) {
                                                       human_number(data.mean_length()) + " tokens, batches with " +
                                                       human_percent(trainer.pad_share()) + " pads, ";
   return examples + std::to_string(trainer.total_steps()) + " steps, " + std::to_string(trainer.options().threads) +
-         " threads";
+         (trainer.options().threads == 1 ? " thread" : " threads");
 }
 
 /// Keys that mean something only where a transformer becomes something else.

@@ -105,7 +105,7 @@ void run_kernel_benchmarks(const KernelBenchOptions& o, std::FILE* out) {
   const OpenDevice device(o.exec);
   const Exec& exec = device.exec();
   const Peak peak = measure_peak(exec, 1.0);
-  std::fprintf(out, "peak: %s; %d threads\n", peak.text().c_str(), o.exec.threads);
+  std::fprintf(out, "peak: %s; threads: %d\n", peak.text().c_str(), o.exec.threads);
   for (const auto& [c, s] : chosen) {
     auto* b = benchmark::RegisterBenchmark((c->name + "/" + s->name).c_str(),
                                            [c = c, s = s, &exec, &peak](benchmark::State& state) {

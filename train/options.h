@@ -153,9 +153,11 @@ struct RunOptions {
     v("layers", o.layers, "layers whose attention is replaced: all, or a list such as 0,2,4-5");
     v("start", o.start, "whose weights the student starts from: model or teacher (target mode: teacher, else model)");
     v("new-head", o.new_head, "replace MODEL's classification head by a new one for the data's labels");
-    v("max-positions", o.max_positions, "extend position embeddings, E and F to this many tokens");
+    v("max-positions", o.max_positions, "extend position embeddings, and a Linformer's E and F, to this many tokens");
     v("preset", o.preset,
-      "the method as the released code or the paper has it; sets the keys that follow where not given");
+      "the method as the released code or the paper has it; sets kd-squared, ld-embeddings, ld-reduce and ld-pads "
+      "where "
+      "not given");
     v("a-ce", o.a_ce, "weight of the task loss");
     v("a-kd", o.a_kd, "weight of the output distillation (KL divergence)");
     v("a-ld", o.a_ld, "weight of the layerwise distillation");
@@ -171,10 +173,10 @@ struct RunOptions {
     v("hybrid-stop-terms", o.hybrid_stop_terms, "what stops there: all terms of the teacher, or ld alone");
     v("drift-from", o.drift_from,
       "hybrid-stop auto: run directory of finetune --drift (default: the run of the waypoints or the teacher)");
-    v("steps", o.steps, "optimizer steps (instead of --epochs); 0 writes the converted, untrained student");
+    v("steps", o.steps, "optimizer steps (instead of --epochs); 0 writes the model as it starts, untrained");
     v("epochs", o.epochs, "passes over the training data");
-    v("batch-size", o.batch_size, "examples of an optimizer step and micro-batch");
-    v("accumulate", o.accumulate, "micro-batches whose gradients are averaged into one optimizer step");
+    v("batch-size", o.batch_size, "examples of a batch");
+    v("accumulate", o.accumulate, "batches whose gradients are averaged into one optimizer step");
     v("learning-rate", o.learning_rate, "peak learning rate");
     v("new-learning-rate", o.new_learning_rate,
       "peak learning rate of the parameters that conversion creates (default: learning-rate)");
@@ -189,7 +191,7 @@ struct RunOptions {
     v("teacher-learning-rate", o.teacher_learning_rate,
       "trajectory: the teacher's peak learning rate (default: learning-rate)");
     v("teacher-interval", o.teacher_interval, "trajectory: student steps per step of the teacher");
-    v("dropout", o.dropout, "dropout of the student, 0 to below 1 (default: config.json's)");
+    v("dropout", o.dropout, "dropout of the model that is trained, 0 to below 1 (default: config.json's)");
     v("teacher-dropout", o.teacher_dropout,
       "dropout of the teacher (default: config.json's in trajectory mode, else 0)");
     v("evaluate-every", o.evaluate_every,

@@ -40,8 +40,8 @@ using DataMarks = std::map<std::string, DataMark>;
 /// a new choice need not be the same. False if there is no such run.
 bool keep_memory_choice(RunOptions& options);
 
-/// Whether a run is in options.output that is to go on. Error if one is there and resume is off, or if it was begun with
-/// other options: the first key that differs is named. Only threads and resume may differ. What left neither a
+/// Whether a run is in options.output that is to go on. Error if one is there and resume is off, or if it was begun
+/// with other options: the first key that differs is named. Only threads and resume may differ. What left neither a
 /// checkpoint nor a model is no run.
 bool holds_run(const RunOptions& options);
 
