@@ -173,7 +173,10 @@ int train(RunOptions options, const LookFlags& flags) {
     return 130;
   }
   const std::size_t resident = peak_resident_bytes();  // before the peak's own arrays
-  if (trainer.total_steps() > 0 && timed) progress.say(time_table(times, measure_peak(trainer.memory().exec())));
+  if (trainer.total_steps() > 0 && timed) {
+    const bool in_bf16 = times.total().cost.bf16_flop > 0;
+    progress.say(time_table(times, measure_peak(trainer.memory().exec(), in_bf16)));
+  }
   std::string done = "model: " + options.output + "/model";
   if (outcome.best_accuracy >= 0) {
     char text[64];

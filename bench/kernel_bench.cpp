@@ -104,7 +104,7 @@ void run_kernel_benchmarks(const KernelBenchOptions& o, std::FILE* out) {
   const auto chosen = choose(cases, o);
   const OpenDevice device(o.exec);
   const Exec& exec = device.exec();
-  const Peak peak = measure_peak(exec, 1.0);
+  const Peak peak = measure_peak(exec, exec.compute == DType::bf16, 1.0);
   std::fprintf(out, "peak: %s; threads: %d\n", peak.text().c_str(), o.exec.threads);
   for (const auto& [c, s] : chosen) {
     auto* b = benchmark::RegisterBenchmark((c->name + "/" + s->name).c_str(),

@@ -69,13 +69,13 @@ std::string Peak::text() const {
          (bf16_flop_per_s > 0 ? giga(bf16_flop_per_s) + " GFLOP/s (bf16), " : "") + giga(bytes_per_s) + " GB/s";
 }
 
-Peak measure_peak(const Exec& exec, double seconds) {
+Peak measure_peak(const Exec& exec, bool bf16, double seconds) {
   KeptMemory memory(exec.device);
   Context c(exec, memory);
   Peak peak;
   peak.bytes_per_s = triad_rate(c, seconds / 3);
   peak.flop_per_s = product_rate(c, DType::f32, seconds / 3);
-  if (exec.compute == DType::bf16) peak.bf16_flop_per_s = product_rate(c, DType::bf16, seconds / 3);
+  if (bf16) peak.bf16_flop_per_s = product_rate(c, DType::bf16, seconds / 3);
   return peak;
 }
 

@@ -24,7 +24,7 @@ struct Peak {
   std::string text() const;
 };
 
-/// Takes about `seconds` and 96 MiB. bf16 is measured where `exec` computes in it.
-Peak measure_peak(const Exec& exec, double seconds = 0.3);
+/// Takes about `seconds` and 96 MiB. `bf16`: measures its products too.
+Peak measure_peak(const Exec& exec, bool bf16, double seconds = 0.3);
 
 }  // namespace cald

@@ -107,7 +107,7 @@ StepBenchResult run_step_benchmark(const StepBenchOptions& o) {
   for (std::int64_t i = 0; apart && i < o.iterations; ++i) trainer.step(warmup + o.iterations + i);
   if (trace) trace->finish();
   result.peak_resident = peak_resident_bytes();
-  result.peak = measure_peak(trainer.memory().exec(), 1.0);
+  result.peak = measure_peak(trainer.memory().exec(), result.kernels.total().cost.bf16_flop > 0, 1.0);
   return result;
 }
 

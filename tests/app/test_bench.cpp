@@ -19,6 +19,14 @@ TEST(Bench, MeasuresKernelsAndSteps) {
   EXPECT_CONTAINS(r.out, "low_rank_backward");
   EXPECT_EQ(nlohmann::json::parse(content_of(f / "s.json")).at("context").at("tokens_per_step"), 18);
   EXPECT_EQ(f.names(), (std::set<std::string>{"k.json", "s.json"})) << "no run is left behind";
+  // Either dtype's products are held against a peak of their own.
+  for (const char* dtypes : {"--dtype bf16 --teacher-dtype f32", "--teacher-dtype bf16"}) {
+    const std::string teacher = "'" + kGolden + "steps/models/bert_finetuned/waypoints/2'";
+    r = cald(f, "bench step " + teacher + " --mode target --teacher " + teacher + " --shape 2,9 --iterations 1 " +
+                    "--mixer-k 4 " + dtypes);
+    ASSERT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.out.find("inf"), std::string::npos) << r.out;
+  }
   // What a recipe says of a run's course is nothing to a step.
   f.put("r.json", R"({"mode": "unguided", "mixer-k": 4, "evaluate-every": "50%", "checkpoint-every": 7, "steps": 500,
                       "warmup": 400, "train": "none.tsv", "max-length": 9})");
