@@ -25,6 +25,12 @@ void require_same_recipe(const RunOptions& options, const std::string& path) {
     }
 }
 
+/// What left neither a checkpoint nor a model is no run.
+bool is_run(const std::string& directory) {
+  const auto has = [&](const char* part) { return fs::exists(directory + part); };
+  return has("/recipe.json") && (has("/checkpoint/state.json") || has("/model") || has("/waypoints"));
+}
+
 void require_same_data(const nlohmann::json& before, const DataMarks& now) {
   for (const auto& [key, mark] : now) {
     const nlohmann::json& was = before.at(key);
@@ -41,8 +47,8 @@ void require_same_data(const nlohmann::json& before, const DataMarks& now) {
 }  // namespace
 
 bool keep_memory_choice(RunOptions& o) {
+  if (!o.resume || o.memory_budget.empty() || !is_run(o.output)) return false;
   const std::string recipe = o.output + "/recipe.json";
-  if (!o.resume || o.memory_budget.empty() || !fs::exists(recipe)) return false;
   const nlohmann::json begun = read_json_object(recipe);
   nlohmann::json chosen = nlohmann::json::object();
   for (const auto& [key, value] : begun.items())
@@ -52,14 +58,12 @@ bool keep_memory_choice(RunOptions& o) {
 }
 
 bool holds_run(const RunOptions& o) {
-  const std::string recipe = o.output + "/recipe.json";
   recover_directory(o.output + "/checkpoint");
-  const auto has = [&](const char* part) { return fs::exists(o.output + part); };
-  if (!fs::exists(recipe) || !(has("/checkpoint/state.json") || has("/model") || has("/waypoints"))) return false;
+  if (!is_run(o.output)) return false;
   if (!o.resume)
     throw usage_error("--output " + o.output +
                       " holds a run already: --resume goes on with it, or choose another directory");
-  require_same_recipe(o, recipe);
+  require_same_recipe(o, o.output + "/recipe.json");
   return true;
 }
 
