@@ -3,7 +3,6 @@
 #   CALD_CUDA_INCLUDE   where cuda_runtime_api.h is; found in the toolkit's usual places. Without it there is no emulation
 #                       and CALD_EMULATION_FOUND is false.
 #   CALD_NVCC           nvcc, where there is one.
-#
 #   CALD_CUDA_ARCHITECTURES   what the backend is compiled for (80;90); later devices compile the last one's PTX anew.
 #
 #   cald_cuda_backend(name)                                CUDA's launches for programs: the kernels with CALD_CUDA=ON,
@@ -101,8 +100,9 @@ function(cald_emulated_library name)
   endif()
 endfunction()
 
-# Compiles the sources for each architecture (80 and 90 unless told otherwise); `out` gets the objects. By commands, not by CMake's CUDA language: version 3.25 does not know that nvcc 13
-# has C++20. -lineinfo lets Nsight Compute show the source beside the instructions.
+# Compiles the sources for each architecture (80 and 90 unless told otherwise); `out` gets the objects. By commands, not
+# by CMake's CUDA language: version 3.25 does not know that nvcc 13 has C++20. -lineinfo lets Nsight Compute show the
+# source beside the instructions.
 function(cald_nvcc_objects out folder)
   cmake_parse_arguments(N "" "" "SOURCES;ARCHITECTURES;FLAGS" ${ARGN})
   if(NOT N_ARCHITECTURES)

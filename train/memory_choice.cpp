@@ -46,10 +46,12 @@ std::optional<MemoryChoice> fit_memory(const MemoryBounds& b, const BytesOf& byt
   std::optional<MemoryChoice> best;
   for (const std::int64_t parts : parts_of(b)) {
     // One after another: a further layer that is computed again may also take more, where its own pass is the peak.
-    std::int64_t layers = b.least_recompute;
-    while (layers < b.layers && bytes(layers, parts) > budget) ++layers;
-    const MemoryChoice found = choice_of(b, bytes, layers, parts);
-    if (found.bytes <= budget && (!best || found.time < best->time)) best = found;
+    for (std::int64_t layers = b.least_recompute; layers <= b.layers; ++layers) {
+      const MemoryChoice found = choice_of(b, bytes, layers, parts);
+      if (found.bytes > budget) continue;
+      if (!best || found.time < best->time) best = found;
+      break;
+    }
   }
   return best;
 }

@@ -156,8 +156,7 @@ struct RunOptions {
     v("max-positions", o.max_positions, "extend position embeddings, and a Linformer's E and F, to this many tokens");
     v("preset", o.preset,
       "the method as the released code or the paper has it; sets kd-squared, ld-embeddings, ld-reduce and ld-pads "
-      "where "
-      "not given");
+      "where not given");
     v("a-ce", o.a_ce, "weight of the task loss");
     v("a-kd", o.a_kd, "weight of the output distillation (KL divergence)");
     v("a-ld", o.a_ld, "weight of the layerwise distillation");

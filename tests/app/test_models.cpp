@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "data/safetensors.h"
 #include "tests/app/edit_model.h"
 
 namespace cald {
@@ -54,23 +55,16 @@ TEST(Models, ATypeOfTokensWithoutARowIsNamed) {
   TempFolder f;
   copy_model(f, kBert, "m");
   edit_json(f, "m/config.json", [](auto& j) { j["type_vocab_size"] = 1; });
-  const std::string weights = f / "m/model.safetensors", name = "bert.embeddings.token_type_embeddings.weight";
-  std::string bytes = content_of(weights);  // the table's first row alone
-  std::uint64_t size = 0;
-  std::memcpy(&size, bytes.data(), sizeof size);
-  const auto whole = nlohmann::json::parse(bytes.substr(8, size)), table = whole.at(name);
-  auto cut = whole;
-  const auto begin = table["data_offsets"][0].get<std::size_t>(), end = table["data_offsets"][1].get<std::size_t>();
-  const std::size_t row = (end - begin) / 2;
-  cut[name]["shape"][0] = 1, cut[name]["data_offsets"] = {begin, begin + row};
-  for (auto& [key, tensor] : cut.items())
-    if (key != "__metadata__" && tensor["data_offsets"][0].get<std::size_t>() >= end)
-      tensor["data_offsets"] = {tensor["data_offsets"][0].get<std::size_t>() - row,
-                                tensor["data_offsets"][1].get<std::size_t>() - row};
-  const std::string header = cut.dump(), data = bytes.substr(8 + size);
-  const std::uint64_t length = header.size();
-  f.put("m/model.safetensors", std::string(reinterpret_cast<const char*>(&length), 8) + header +
-                                   data.substr(0, begin + row) + data.substr(end));
+  const SafetensorsFile whole(kGolden + kBert + "/model.safetensors");
+  SafetensorsWriter cut(f / "m/model.safetensors");
+  const auto shape_of = [](const TensorInfo& t) {
+    auto shape = t.shape;
+    if (t.name == "bert.embeddings.token_type_embeddings.weight") shape[0] = 1;
+    return shape;
+  };
+  for (const TensorInfo& t : whole.tensors()) cut.declare(t.name, t.dtype, shape_of(t));
+  for (const TensorInfo& t : whole.tensors()) cut.write(t.name, whole.bytes(t));
+  cut.commit();
   EXPECT_EQ(cald(f, "predict m 'a good film'").code, 0);
   const Result r = cald(f, "predict m 'a good film' --pair 'not bad'");
   expect_one_line_error(r, 1, "a token of type 1, but the model's type_vocab_size is 1", "a pair");
