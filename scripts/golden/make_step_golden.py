@@ -11,10 +11,13 @@ OUT/steps/<run>.json                   options: the flags, paths relative to OUT
                                        the larger one of both orders of the Linformer's products
                                        bf16_losses, bf16_distance: the same under autocast, for the runs of BF16_RUNS
                                        learning_rate: [per step]
-                                       gradient_norms: {parameter: L2 norm} of step 1, f64, before clipping
+                                       gradients: {f32, bf16: {parameter: distance}} of step 1, for GRADIENT_RUNS: the
+                                       largest |g - g64| (L2) of SAMPLES runs whose weights are moved by up to half a
+                                       unit in the dtype's last place, so that lucky roundings do not pass for accuracy
                                        final, final_f32_distance: the file below, {tensor: max |f32 - f64|}
 OUT/steps/<run>.safetensors            some of the weights after the last step, from f64; `teacher/` precedes those of
                                        trajectory's teacher
+OUT/steps/<run>_gradients.safetensors  of GRADIENT_RUNS: gradients of step 1 for every parameter, f64, before clipping
 """
 import json
 import os
@@ -75,6 +78,8 @@ RUNS = {
 }
 
 BF16_RUNS = ["bert_finetune", "bert_target", "bert_trajectory_1", "roberta_target"]
+GRADIENT_RUNS = BF16_RUNS + ["bert_finetune_decay_clip", "bert_target_hybrid", "bert_trajectory_2"]
+SAMPLES = 8
 
 # Kept of the final weights: one of each kind. A key's bias is not: in full attention its gradient is rounding only.
 FINAL = ["embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight", "embeddings.LayerNorm.weight",
@@ -103,24 +108,58 @@ def write_starts(out):
                 os.remove(os.path.join(folder, file))
 
 
-def record_run(out, options, dtype):
-    """(records, gradient norms of step 1, final weights in f64) of a run in f32, f64 or, by autocast, bf16."""
+def open_run(out, options, dtype):
+    """(student, teachers, iterator of records) of a run in f32, f64 or, by autocast, bf16."""
     o = arguments(out, options, dtype="f32" if dtype == "bf16" else dtype, bf16=dtype == "bf16")
     rows = peer.read_rows(o.train, o.text_column, o.pair_column, o.label_column)
     student, teachers = peer.build(o)
-    norms = {}
-    for name, p in student.named_parameters():
-        def first_norm(p, name=name):
-            norms.setdefault(name, p.grad.norm().item())
-        p.register_post_accumulate_grad_hook(first_norm)
     batches = peer.batch_source(o, tf.AutoTokenizer.from_pretrained(o.model), rows, student.config)
-    records = list(peer.train(o, student, teachers, batches))
+    return o, student, teachers, peer.train(o, student, teachers, batches)
+
+
+def record_run(out, options, dtype):
+    """(records, final weights in f64)."""
+    o, student, teachers, steps = open_run(out, options, dtype)
+    records = list(steps)
     final = {n: p.detach().double() for n, p in student.named_parameters()
              if n.startswith("classifier") or n.split(".", 1)[1] in FINAL}
     if o.mode == "trajectory":
         final.update({"teacher/" + n: p.detach().double() for n, p in teachers[0].named_parameters()
                       if n == "classifier.weight" or n.endswith("layer.0.attention.self.query.weight")})
-    return records, norms, final
+    return records, final
+
+
+def first_gradients(out, options, dtype, sample=None):
+    """{parameter: gradient of step 1 in f64}; a sample's weights are moved by up to half a unit in the dtype's last
+    place."""
+    _, student, teachers, steps = open_run(out, options, dtype)
+    gradients = {}
+    unit = 2 ** -8 if dtype == "bf16" else 2 ** -23
+    generator = torch.Generator().manual_seed(sample or 0)
+    for model in [student, *teachers] if sample is not None else []:
+        for p in model.parameters():
+            p.data *= 1 + unit / 2 * (2 * torch.rand(p.shape, generator=generator, dtype=torch.float64) - 1)
+    for name, p in student.named_parameters():
+        def keep(p, name=name):
+            gradients.setdefault(name, p.grad.double().clone())
+        p.register_post_accumulate_grad_hook(keep)
+    next(steps)
+    return gradients
+
+
+def write_gradients(out, name, options):
+    exact = first_gradients(out, options, "f64")
+    distances = {}
+    for dtype in ("f32", "bf16"):
+        far = distances[dtype] = dict.fromkeys(exact, 0.0)
+        for sample in range(SAMPLES):
+            peer.Linformer.sequence_first = "student" in options and sample % 2 == 1
+            for n, g in first_gradients(out, options, dtype, sample).items():
+                far[n] = max(far[n], (g - exact[n]).norm().item())
+    peer.Linformer.sequence_first = False
+    save_file({n: g.float().contiguous() for n, g in exact.items()},
+              os.path.join(out, "steps", name + "_gradients.safetensors"))
+    return distances
 
 
 def compare_losses(records, others):
@@ -140,11 +179,11 @@ def record_bf16(out, options, records):
 
 
 def write_run(out, name, options):
-    records, norms, final = record_run(out, options, "f64")
+    records, final = record_run(out, options, "f64")
     losses, _ = compare_losses(records, records)
     distance, far = {}, {}
     for peer.Linformer.sequence_first in [False, True] if "student" in options else [False]:
-        records32, _, final32 = record_run(out, options, "f32")
+        records32, final32 = record_run(out, options, "f32")
         for term, d in compare_losses(records, records32)[1].items():
             distance[term] = max(d, distance.get(term, 0))
         for n in final:
@@ -155,10 +194,12 @@ def write_run(out, name, options):
           f"weights {max(far.values()):.1e} ({max(far, key=far.get)})")
     save_file({n: t.float().contiguous() for n, t in final.items()}, os.path.join(out, "steps", name + ".safetensors"))
     result = dict(name=name, options={**BASE, **options}, losses=losses, f32_distance=distance,
-                  learning_rate=[r["learning_rate"] for r in records], gradient_norms=norms,
+                  learning_rate=[r["learning_rate"] for r in records],
                   final=f"steps/{name}.safetensors", final_f32_distance=far)
     if name in BF16_RUNS:
         result.update(record_bf16(out, options, records))
+    if name in GRADIENT_RUNS:
+        result["gradients"] = write_gradients(out, name, options)
     with open(os.path.join(out, "steps", name + ".json"), "w") as f:
         json.dump(result, f, indent=1)
         f.write("\n")

@@ -73,4 +73,13 @@ inline Outcome train(const RunOptions& o, LaunchObserver* observer = nullptr, He
   return trainer.run(stop);
 }
 
+/// One step of the run, and a checkpoint.
+inline void train_a_step(const RunOptions& o) {
+  HeapAllocator heap(exec_of(o).device);
+  Progress progress = quiet();
+  Trainer trainer(o, heap, progress);
+  trainer.plan();
+  trainer.run(std::atomic<bool>{true});
+}
+
 }  // namespace cald

@@ -1,9 +1,8 @@
 // Twenty optimizer steps in every mode against PyTorch's in f64, term by term, and the weights at the end.
 #include <cmath>
 
-#include "data/safetensors.h"
 #include "kernels/gemm.h"
-#include "tests/train/golden_run.h"
+#include "tests/train/golden_gradients.h"
 
 namespace cald {
 namespace {
@@ -38,11 +37,8 @@ TEST_P(GoldenSteps, LossesAndWeightsAgreeWithPyTorch) {
   const SafetensorsFile student(folder / "run/model/model.safetensors");
   for (const TensorInfo& t : want.tensors()) {
     if (t.name.rfind("teacher/", 0) == 0) continue;
-    const TensorInfo* got = student.find(t.name);
-    ASSERT_NE(got, nullptr) << t.name;
-    std::vector<float> a(static_cast<std::size_t>(t.numel())), b(a.size());
-    want.read_f32(t, a.data());
-    student.read_f32(*got, b.data());
+    const std::vector<float> a = values_of(want, t.name), b = values_of(student, t.name);
+    ASSERT_EQ(a.size(), b.size()) << t.name;
     // Where a gradient is all rounding, AdamW's step is of any size up to the rate (1e-3): a hundredth of one is
     // allowed.
     const double tolerance = std::max(1e-5, 2 * golden["final_f32_distance"][t.name].get<double>());
@@ -62,6 +58,19 @@ TEST_P(GoldenStepsBf16, LossesAreAsNearAsAutocast) {
   expect_losses_as_near_as_autocast(golden, read_lines(folder / "run/metrics.jsonl"));
 }
 
+class GoldenGradients : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenGradients, AreAsNearToF64AsPyTorchIs) {
+  expect_gradients_as_near_as_pytorch(GetParam(), DeviceOption::cpu, DTypeOption::f32);
+}
+
+TEST_P(GoldenGradients, InBf16AreAsNearAsAutocast) {
+  if (!cpu_has_bf16()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  expect_gradients_as_near_as_pytorch(GetParam(), DeviceOption::cpu, DTypeOption::bf16);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GoldenGradients, ::testing::ValuesIn(kGradientRuns),
+                         [](const auto& param) { return std::string(param.param); });
 INSTANTIATE_TEST_SUITE_P(All, GoldenStepsBf16,
                          ::testing::Values("bert_finetune", "bert_target", "bert_trajectory_1", "roberta_target"),
                          [](const auto& param) { return std::string(param.param); });
