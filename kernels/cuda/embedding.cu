@@ -22,19 +22,11 @@ cuda::Table table_of(const TensorRef& t) {
 template <>
 void run<Device::cuda>(Exec& exec, const EmbeddingForward& a) {
   if (a.y.numel() == 0) return;
-  const cuda::EmbeddingSum sum{ids_of(a.word_ids),
-                               ids_of(a.position_ids),
-                               ids_of(a.type_ids),
-                               table_of(a.word),
-                               table_of(a.position),
-                               table_of(a.type),
-                               a.y.f32(),
-                               a.y.strides[0],
-                               a.y.strides[1],
-                               static_cast<int>(a.y.cols())};
-  const dim3 grid(static_cast<unsigned>(a.word_ids.numel()));
-  cuda::check_launch(a.name,
-                     cuda::launch(cuda::embedding_sum, {grid, 128, 0, static_cast<cudaStream_t>(exec.stream)}, sum));
+  cuda::launch_rows(
+      exec, a.name, cuda::embedding_sum, a.y.rows(),
+      cuda::EmbeddingSum{ids_of(a.word_ids), ids_of(a.position_ids), ids_of(a.type_ids), table_of(a.word),
+                         table_of(a.position), table_of(a.type), cuda::tensor_rows<float>(a.y),
+                         static_cast<int>(a.y.rows()), cuda::row_layout(a.y.cols(), a.y, a.word, a.position, a.type)});
 }
 
 /// The runs and the tokens in their order.

@@ -30,7 +30,8 @@ void forward_as(const Exec& exec, const LayerNormForward& a) {
       cuda::LayerNormRows<X>{cuda::tensor_rows<const X>(a.x), cuda::tensor_rows<const float>(a.residual),
                              cuda::tensor_rows<float>(a.sum), cuda::tensor_rows<float>(a.y), optional(a.weight),
                              optional(a.bias), optional(a.mean), optional(a.rstd), a.x.rows(),
-                             static_cast<int>(a.x.cols()), a.eps, feature_dropout(a.dropout, a.samples, a.x.shape)});
+                             cuda::row_layout(a.x.cols(), a.x, a.residual, a.sum, a.y, a.weight, a.bias), a.eps,
+                             feature_dropout(a.dropout, a.samples, a.x.shape)});
 }
 
 template <class X>
@@ -40,7 +41,7 @@ void backward_as(const Exec& exec, const LayerNormBackward& a) {
       cuda::LayerNormRowsBackward<X>{
           cuda::tensor_rows<const float>(a.sum), cuda::tensor_rows<const float>(a.dy), cuda::tensor_rows<X>(a.dx.to),
           cuda::tensor_rows<float>(a.dresidual.to), optional(a.weight), a.mean.f32(), a.rstd.f32(), a.dx.add,
-          a.dresidual.add, a.dy.rows(), static_cast<int>(a.dy.cols()),
+          a.dresidual.add, a.dy.rows(), cuda::row_layout(a.dy.cols(), a.sum, a.dy, a.dx.to, a.dresidual.to, a.weight),
           a.dx ? feature_dropout(a.dropout, a.samples, a.dy.shape) : cuda::FeatureDropout{}});
 }
 

@@ -7,7 +7,6 @@
 #pragma once
 #include "kernels/cuda/column_sum.cuh"
 #include "kernels/cuda/rows.cuh"
-#include "kernels/cuda/two_float.cuh"
 
 namespace cald::cuda {
 
@@ -26,17 +25,19 @@ struct FeatureDropout {
   }
 };
 
-/// Calls fn(feature, kept's factor) for the lane's features of a row of n, four neighbours at a time.
-template <class Fn>
-__device__ __forceinline__ void each_feature(const FeatureDropout& drop, std::int64_t row, int n, const Fn& fn) {
-  for (int first = lane() * 4; first < n; first += 128) {
-    DropoutBits bits{};
-    if (drop.samples) bits = drop.bits(row, first / 4);
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      if (first + i < n) fn(first + i, !drop.samples ? 1.0f : bits[i] < drop.threshold ? drop.scale : 0.0f);
+/// The factors of a row's features: 0 for those that are dropped. A row to read (rows.cuh).
+struct KeptFactors {
+  const FeatureDropout& dropout;
+  std::int64_t row;
+
+  template <int N>
+  __device__ __forceinline__ Elements<float, N> load(int i) const {
+    if (!dropout.samples) return elements<N>([](int) { return 1.0f; });
+    const DropoutBits bits = dropout.bits(row, i / 4);
+    return elements<N>([&](int k) { return bits[N == 1 ? i % 4 : k] < dropout.threshold ? dropout.scale : 0.0f; });
   }
-}
+};
+static_assert(RowLayout::kVector == 4, "a draw decides about four features");
 
 template <class X>
 struct LayerNormRows {
@@ -46,7 +47,7 @@ struct LayerNormRows {
   const float *weight, *bias;
   float *mean, *rstd;
   std::int64_t rows;
-  int n;
+  RowLayout layout;
   float eps;
   FeatureDropout dropout;
 };
@@ -55,27 +56,24 @@ template <class X>
 static __global__ void __launch_bounds__(32 * kWarpsOfBlock) layer_norm(LayerNormRows<X> a) {
   const std::int64_t row = warp_row();
   if (row >= a.rows) return;
-  const X* x = a.x.row(row);
-  const float* residual = a.residual.row(row);
   float *y = a.y.row(row), *sum = a.sum.data ? a.sum.row(row) : y;  // y holds the sums where they are not wanted
   float total = 0;
-  each_feature(a.dropout, row, a.n, [&](int i, float factor) {
-    float v = factor == 0.0f ? 0.0f : widen(x[i]) * factor;
-    if (residual) v = residual[i] + v;
-    sum[i] = v;
-    total += v;
-  });
-  const float count = static_cast<float>(a.n), mean = warp_sum(total) / count;
-  float squares = 0;
-  const FeatureDropout none;
-  each_feature(none, row, a.n, [&](int i, float) { squares += (sum[i] - mean) * (sum[i] - mean); });
-  const float rstd = 1.0f / sqrtf(warp_sum(squares) / count + a.eps);
-  each_feature(none, row, a.n, [&](int i, float) {
-    float v = (sum[i] - mean) * rstd;
-    if (a.weight) v *= a.weight[i];
-    if (a.bias) v += a.bias[i];
-    y[i] = v;
-  });
+  write_row(
+      a.layout, sum, false,
+      [&](int, float x, float residual, float factor) {
+        const float v = residual + (factor == 0.0f ? 0.0f : x * factor);
+        total += v;
+        return v;
+      },
+      Row{a.x.row(row)}, Row{a.residual.row(row)}, KeptFactors{a.dropout, row});
+  const float count = static_cast<float>(a.layout.n), mean = warp_sum(total) / count;
+  const Row sums{static_cast<const float*>(sum)};
+  const float squares = sum_of_row(
+      a.layout, [&](int, float s) { return (s - mean) * (s - mean); }, sums);
+  const float rstd = 1.0f / sqrtf(squares / count + a.eps);
+  write_row(
+      a.layout, y, false, [&](int, float s, float weight, float bias) { return (s - mean) * rstd * weight + bias; },
+      sums, Row{a.weight, 1.0f}, Row{a.bias, 0.0f});
   if (lane() != 0) return;
   if (a.mean) a.mean[row] = mean;
   if (a.rstd) a.rstd[row] = rstd;
@@ -89,7 +87,7 @@ struct LayerNormRowsBackward {
   const float *weight, *mean, *rstd;
   bool add_dx, add_dresidual;
   std::int64_t rows;
-  int n;
+  RowLayout layout;
   FeatureDropout dropout;
 };
 
@@ -98,26 +96,33 @@ template <class X>
 static __global__ void __launch_bounds__(32 * kWarpsOfBlock) layer_norm_backward(LayerNormRowsBackward<X> a) {
   const std::int64_t row = warp_row();
   if (row >= a.rows) return;
-  const float *sum = a.sum.row(row), *dy = a.dy.row(row);
+  const Row sum{a.sum.row(row)}, dy{a.dy.row(row)}, weight{a.weight, 1.0f};
   const float mean = a.mean[row], rstd = a.rstd[row];
-  const auto weighted = [&](int i) { return a.weight ? dy[i] * a.weight[i] : dy[i]; };
   float sum_g = 0, sum_gx = 0;
-  const FeatureDropout none;
-  each_feature(none, row, a.n, [&](int i, float) {
-    const float g = weighted(i);
-    sum_g += g;
-    sum_gx = __fmaf_rn(g, (sum[i] - mean) * rstd, sum_gx);
-  });
-  const float count = static_cast<float>(a.n), c1 = warp_sum(sum_g) / count, c2 = warp_sum(sum_gx) / count;
+  each_of_row(
+      a.layout,
+      [&](int, float s, float d, float w) {
+        sum_g += d * w;
+        sum_gx = __fmaf_rn(d * w, (s - mean) * rstd, sum_gx);
+      },
+      sum, dy, weight);
+  const float count = static_cast<float>(a.layout.n), c1 = warp_sum(sum_g) / count, c2 = warp_sum(sum_gx) / count;
   X* dx = a.dx.row(row);
   float* dresidual = a.dresidual.row(row);
-  each_feature(a.dropout, row, a.n, [&](int i, float factor) {
-    const float ds = rstd * __fmaf_rn(-((sum[i] - mean) * rstd), c2, weighted(i) - c1);
+  const KeptFactors factors{a.dropout, row};
+  each_part(a.layout, [&](int i, auto width) {
+    constexpr int N = decltype(width)::value;
+    const auto ds = apply<N>(
+        i, [&](int, float s, float d, float w) { return rstd * __fmaf_rn(-((s - mean) * rstd), c2, d * w - c1); },
+        sum.template load<N>(i), dy.template load<N>(i), weight.template load<N>(i));
     // x and residual may be one tensor: dresidual sets, then dx adds.
-    if (dresidual) dresidual[i] = a.add_dresidual ? dresidual[i] + ds : ds;
-    if (!dx) return;
-    const float d = factor == 0.0f ? 0.0f : ds * factor;
-    dx[i] = narrow_to<X>(a.add_dx ? widen(dx[i]) + d : d);
+    if (dresidual) write<N>(dresidual + i, ds, a.add_dresidual);
+    if (dx)
+      write<N>(dx + i,
+               apply<N>(
+                   i, [](int, float d, float factor) { return factor == 0.0f ? 0.0f : d * factor; }, ds,
+                   factors.template load<N>(i)),
+               a.add_dx);
   });
 }
 

@@ -11,17 +11,18 @@ cuda::CountedRows counted_by(const TensorRef& t, bool labels) {
   return {t.as<std::int32_t>(), cuda::leading(t, t.shape.rank()), labels};
 }
 
+/// `gradient` is absent in the forward.
 template <class Args>
-cuda::LossRows rows_of(const Args& a) {
+cuda::LossRows rows_of(const Args& a, const TensorRef& gradient = {}) {
   cuda::LossRows r;
   if constexpr (requires { a.logits; }) {
     r.student = cuda::tensor_rows<const float>(a.logits);
     r.counted = counted_by(a.labels, true);
-    r.rows = a.logits.rows(), r.n = static_cast<int>(a.logits.cols());
+    r.rows = a.logits.rows(), r.layout = cuda::row_layout(a.logits.cols(), a.logits, gradient);
   } else {
     r.student = cuda::tensor_rows<const float>(a.student);
     r.teacher = cuda::tensor_rows<const float>(a.teacher);
-    r.rows = a.student.rows(), r.n = static_cast<int>(a.student.cols());
+    r.rows = a.student.rows(), r.layout = cuda::row_layout(a.student.cols(), a.student, a.teacher, gradient);
   }
   if constexpr (requires { a.temperature; }) r.inverse_temperature = 1.0f / a.temperature;
   if constexpr (requires { a.mask; }) r.counted = counted_by(a.mask, false), r.eps = a.eps;
@@ -57,7 +58,7 @@ void forward(const Exec& exec, const Args& a, int elements_each, float scale) {
 
 template <class Row, class Args>
 void backward(const Exec& exec, const Args& a, const GradRef& to, int elements_each, float scale) {
-  const cuda::LossRows rows = rows_of(a);
+  const cuda::LossRows rows = rows_of(a, to.to);
   auto* factor = static_cast<float*>(exec.workspace);
   cuda::check_launch(
       a.name, cuda::launch(cuda::gradient_factor, {1, cuda::kSumThreads, 0, static_cast<cudaStream_t>(exec.stream)},

@@ -7,7 +7,6 @@
 // time; a row's loss is 8 bytes.
 #pragma once
 #include "kernels/cuda/rows.cuh"
-#include "kernels/cuda/two_float.cuh"
 
 namespace cald::cuda {
 
@@ -25,43 +24,34 @@ struct CountedRows {
   __device__ int label(std::int64_t row) const { return data[index.at(row)]; }
 };
 
-/// Calls fn(i) for the lane's elements of a row.
-template <class Fn>
-__device__ __forceinline__ void each_of_row(int n, const Fn& fn) {
-  for (int i = lane(); i < n; i += 32) fn(i);
-}
-template <class Fn>
-__device__ __forceinline__ float sum_of_row(int n, const Fn& term) {
-  float sum = 0;
-  each_of_row(n, [&](int i) { sum += term(i); });
-  return warp_sum(sum);
-}
+/// softmax(scale x)_i = exp(scale (x_i - top)) / sum.
+struct Softmax {
+  Row<float> x;
+  float scale, top = -__builtin_huge_valf(), sum;
 
-/// softmax(a x)_i = exp(a (x_i - top)) / sum.
-struct SoftmaxOf {
-  float top, sum;
+  __device__ Softmax(const RowLayout& row, const float* logits, float factor) : x{logits}, scale(factor) {
+    each_of_row(
+        row, [&](int, float v) { top = fmaxf(top, v); }, x);
+    top = warp_max(top);
+    sum = sum_of_row(
+        row, [&](int, float v) { return expf(scale * (v - top)); }, x);
+  }
+  __device__ float probability(float v) const { return expf(scale * (v - top)) / sum; }
+  /// Of the probability, but for the sum. Not fused with what is taken from it: equal rows differ by exactly nothing.
+  __device__ float log_term(float v) const { return __fmul_rn(v - top, scale); }
 };
-__device__ __forceinline__ SoftmaxOf softmax_of(const float* x, int n, float a) {
-  float top = -__builtin_huge_valf();
-  each_of_row(n, [&](int i) { top = fmaxf(top, x[i]); });
-  top = warp_max(top);
-  return {top, sum_of_row(n, [&](int i) { return expf(a * (x[i] - top)); })};
-}
-__device__ __forceinline__ float probability(float x, SoftmaxOf s, float a) { return expf(a * (x - s.top)) / s.sum; }
 
-/// A row's gradient: set or add.
+/// A gradient by rows: set or add.
 struct GradientRows {
   TensorRows<float> rows;
   bool add = false;
-
-  __device__ void write(float* row, int i, float value) const { row[i] = add ? row[i] + value : value; }
 };
 
 struct LossRows {
   TensorRows<const float> student, teacher;  ///< cross-entropy: the logits alone
   CountedRows counted;
   std::int64_t rows;
-  int n;
+  RowLayout layout;  ///< of the gradient, too
   float inverse_temperature = 1;
   float eps = 0;
 };
@@ -69,21 +59,24 @@ struct LossRows {
 /// LayerNorm without affine parameters: f(x) = (x - mean) rstd; or the identity.
 template <bool kNormalise>
 struct Normaliser {
-  const float* x;
+  Row<float> x;
   float mean = 0, rstd = 1;
 
-  __device__ Normaliser(const float* row, int n, float eps) : x(row) {
+  __device__ Normaliser(const RowLayout& row, const float* data, float eps) : x{data} {
     if constexpr (kNormalise) {
-      const float count = static_cast<float>(n);
-      mean = sum_of_row(n, [&](int i) { return x[i]; }) / count;
-      const float squares = sum_of_row(n, [&](int i) { return (x[i] - mean) * (x[i] - mean); });
+      const float count = static_cast<float>(row.n);
+      mean = sum_of_row(
+                 row, [](int, float v) { return v; }, x) /
+             count;
+      const float squares = sum_of_row(
+          row, [&](int, float v) { return (v - mean) * (v - mean); }, x);
       rstd = 1.0f / sqrtf(squares / count + eps);
     }
   }
-  __device__ float operator()(int i) const {
+  __device__ float operator()(float v) const {
     // Not fused with what is taken from it: equal rows differ by exactly nothing.
-    if constexpr (kNormalise) return __fmul_rn(x[i] - mean, rstd);
-    return x[i];
+    if constexpr (kNormalise) return __fmul_rn(v - mean, rstd);
+    return v;
   }
 };
 
@@ -91,62 +84,69 @@ struct Normaliser {
 struct CrossEntropyRow {
   static __device__ float loss(const LossRows& a, std::int64_t row) {
     const float* x = a.student.row(row);
-    const SoftmaxOf s = softmax_of(x, a.n, 1.0f);
+    const Softmax s(a.layout, x, 1.0f);
     return logf(s.sum) + (s.top - x[a.counted.label(row)]);
   }
   static __device__ void gradient(const LossRows& a, std::int64_t row, float factor, const GradientRows& g) {
-    const float* x = a.student.row(row);
-    float* to = g.rows.row(row);
-    const SoftmaxOf s = softmax_of(x, a.n, 1.0f);
+    const Softmax s(a.layout, a.student.row(row), 1.0f);
     const int label = a.counted.label(row);
-    each_of_row(a.n, [&](int i) {
-      const float p = probability(x[i], s, 1.0f);
-      g.write(to, i, (i == label ? p - 1.0f : p) * factor);
-    });
+    write_row(
+        a.layout, g.rows.row(row), g.add,
+        [&](int i, float x) {
+          const float p = s.probability(x);
+          return (i == label ? p - 1.0f : p) * factor;
+        },
+        s.x);
   }
 };
 
 struct KlRow {
   static __device__ float loss(const LossRows& a, std::int64_t row) {
-    const float *s = a.student.row(row), *t = a.teacher.row(row), inverse = a.inverse_temperature;
-    const SoftmaxOf q = softmax_of(s, a.n, inverse), p = softmax_of(t, a.n, inverse);
+    const Softmax q(a.layout, a.student.row(row), a.inverse_temperature);
+    const Softmax p(a.layout, a.teacher.row(row), a.inverse_temperature);
     const float logs = logf(q.sum) - logf(p.sum);
-    return sum_of_row(a.n, [&](int i) {
-      // Not fused with the difference: equal rows differ by exactly nothing.
-      const float log_p = __fmul_rn(t[i] - p.top, inverse), log_q = __fmul_rn(s[i] - q.top, inverse);
-      return probability(t[i], p, inverse) * (log_p - log_q + logs);
-    });
+    return sum_of_row(
+        a.layout, [&](int, float s, float t) { return p.probability(t) * (p.log_term(t) - q.log_term(s) + logs); }, q.x,
+        p.x);
   }
   static __device__ void gradient(const LossRows& a, std::int64_t row, float factor, const GradientRows& g) {
-    const float *s = a.student.row(row), *t = a.teacher.row(row), inverse = a.inverse_temperature;
-    float* to = g.rows.row(row);
-    const SoftmaxOf q = softmax_of(s, a.n, inverse), p = softmax_of(t, a.n, inverse);
-    each_of_row(
-        a.n, [&](int i) { g.write(to, i, (probability(s[i], q, inverse) - probability(t[i], p, inverse)) * factor); });
+    const Softmax q(a.layout, a.student.row(row), a.inverse_temperature);
+    const Softmax p(a.layout, a.teacher.row(row), a.inverse_temperature);
+    write_row(
+        a.layout, g.rows.row(row), g.add,
+        [&](int, float s, float t) { return (q.probability(s) - p.probability(t)) * factor; }, q.x, p.x);
   }
 };
 
 template <bool kNormalise>
 struct SquaredErrorRow {
+  using F = Normaliser<kNormalise>;
   static __device__ float loss(const LossRows& a, std::int64_t row) {
-    const Normaliser<kNormalise> s(a.student.row(row), a.n, a.eps), t(a.teacher.row(row), a.n, a.eps);
-    return sum_of_row(a.n, [&](int i) { return (s(i) - t(i)) * (s(i) - t(i)); });
+    const F s(a.layout, a.student.row(row), a.eps), t(a.layout, a.teacher.row(row), a.eps);
+    return sum_of_row(
+        a.layout, [&](int, float x, float y) { return (s(x) - t(y)) * (s(x) - t(y)); }, s.x, t.x);
   }
   /// With e = f(s) - f(t): ds = factor rstd (e - mean(e) - f(s) mean(e f(s))).
   static __device__ void gradient(const LossRows& a, std::int64_t row, float factor, const GradientRows& g) {
-    const Normaliser<kNormalise> s(a.student.row(row), a.n, a.eps), t(a.teacher.row(row), a.n, a.eps);
-    float* to = g.rows.row(row);
+    const F s(a.layout, a.student.row(row), a.eps), t(a.layout, a.teacher.row(row), a.eps);
     float mean = 0, along = 0;
     if constexpr (kNormalise) {
-      const float count = static_cast<float>(a.n);
-      mean = sum_of_row(a.n, [&](int i) { return s(i) - t(i); }) / count;
-      along = sum_of_row(a.n, [&](int i) { return (s(i) - t(i)) * s(i); }) / count;
+      const float count = static_cast<float>(a.layout.n);
+      mean = sum_of_row(
+                 a.layout, [&](int, float x, float y) { return s(x) - t(y); }, s.x, t.x) /
+             count;
+      along = sum_of_row(
+                  a.layout, [&](int, float x, float y) { return (s(x) - t(y)) * s(x); }, s.x, t.x) /
+              count;
     }
-    each_of_row(a.n, [&](int i) {
-      float e = s(i) - t(i);
-      if constexpr (kNormalise) e = __fmaf_rn(-s(i), along, e - mean);
-      g.write(to, i, e * (factor * s.rstd));
-    });
+    write_row(
+        a.layout, g.rows.row(row), g.add,
+        [&](int, float x, float y) {
+          float e = s(x) - t(y);
+          if constexpr (kNormalise) e = __fmaf_rn(-s(x), along, e - mean);
+          return e * (factor * s.rstd);
+        },
+        s.x, t.x);
   }
 };
 
@@ -203,8 +203,7 @@ static __global__ void __launch_bounds__(32 * kWarpsOfBlock)
   const std::int64_t row = warp_row();
   if (row >= a.rows) return;
   if (a.counted.counts(row)) return Row::gradient(a, row, *factor, g);
-  float* to = g.rows.row(row);
-  if (!g.add) each_of_row(a.n, [&](int i) { to[i] = 0.0f; });
+  if (!g.add) write_row(a.layout, g.rows.row(row), false, [](int) { return 0.0f; });
 }
 
 }  // namespace cald::cuda

@@ -76,7 +76,7 @@ inline Tiling tiling_of(const LayerNormBackward& a) {
 
 inline Tiling tiling_of(const EmbeddingForward& a) {
   const std::int64_t tables = 1 + a.position.present + a.type.present;
-  return {{"embedding_sum", tables * (bytes(a.y) + 512 * a.word_ids.numel()), bytes(a.y)}};
+  return {{"embedding_sum", tables * (bytes(a.y) + 128 * a.word_ids.numel()), bytes(a.y)}};
 }
 inline Tiling tiling_of(const EmbeddingBackward& a) {
   const std::int64_t n = a.ids.numel(), d = a.dy.cols();

@@ -42,8 +42,8 @@ Array<T> embedding(const Inputs<T>& in, const IdSet& ids) {
 }
 
 TEST(Embedding, ValuesAndGradients) {
-  for (const auto& [batch, length, cols] :
-       {std::array{2, 5, 7}, std::array{1, 1, 1}, std::array{0, 3, 4}, std::array{3, 4, 0}, std::array{3, 9, 33}}) {
+  for (const auto& [batch, length, cols] : {std::array{2, 5, 7}, std::array{1, 1, 1}, std::array{0, 3, 4},
+                                            std::array{3, 4, 0}, std::array{3, 9, 33}, std::array{2, 3, 132}}) {
     const IdSet ids = draw_ids(batch, length, 6);
     const Case c{"embedding, " + std::to_string(cols) + " columns", {{{8, cols}}, {{length + 2, cols}}, {{2, cols}}}};
     check_op(

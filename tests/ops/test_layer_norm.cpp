@@ -38,7 +38,8 @@ std::vector<Input> inputs(const Shape& x, bool residual) {
 }
 
 TEST(LayerNorm, Alone) {
-  for (const Shape& x : {Shape{0, 5}, Shape{1, 4}, Shape{3, 7}, Shape{2, 3, 16}, Shape{2, 2, 35}, Shape{40, 3}}) {
+  for (const Shape& x :
+       {Shape{0, 5}, Shape{1, 4}, Shape{3, 7}, Shape{2, 3, 16}, Shape{2, 2, 35}, Shape{40, 3}, Shape{2, 140}}) {
     const Case c{"layer norm " + x.str(), inputs(x, false)};
     for (const Case& each : {c, in_bf16(c, {0}, DType::f32)})
       check_op(
@@ -70,7 +71,7 @@ Array<T> with_residual(const Inputs<T>& in, const Dropout& d) {
 
 TEST(LayerNorm, WithResidualAndDropout) {
   for (const Dropout& d : {Dropout{}, kDropout})
-    for (const Shape& x : {Shape{2, 3, 6}, Shape{2, 1, 33}, Shape{2, 16}}) {
+    for (const Shape& x : {Shape{2, 3, 6}, Shape{2, 1, 33}, Shape{2, 16}, Shape{2, 2, 132}}) {
       const Case c{"layer norm with residual " + x.str(), inputs(x, true)};
       const auto reference = [&]<class T>(const Inputs<T>& in) { return with_residual(in, d); };
       for (const Case& each : {c, in_bf16(c, {0}, DType::f32)})

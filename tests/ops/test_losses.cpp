@@ -37,6 +37,7 @@ TEST(CrossEntropy, ValuesAndGradients) {
   check_cross_entropy(1, {0, 0});
   check_cross_entropy(33, {5, 32, 0});
   check_cross_entropy(7, {6, 3, 2, 1}, 10.0f);
+  check_cross_entropy(132, {131, 4, 0});
   check_cross_entropy(103, {99, 102, 1, 17, 64, 2, 55, 3, 8});
 }
 
@@ -75,6 +76,7 @@ TEST(Kl, ValuesAndGradients) {
   check_kl(1, 1, 1.0f, 1.0f);
   check_kl(4, 19, 2.0f, 1.0f);
   check_kl(3, 37, 0.5f, 0.25f, 5.0f);
+  check_kl(2, 140, 2.0f, 4.0f);
   check_kl(0, 3, 1.0f, 1.0f);
 }
 
@@ -124,6 +126,7 @@ TEST(SquaredError, ValuesAndGradients) {
     check_squared_error({1, 2}, normalise);
     check_squared_error({0, 3, 4}, normalise);
     check_squared_error({3, 2, 70}, normalise);
+    check_squared_error({2, 140}, normalise);
   }
   check_squared_error({3, 1}, false);
 }
@@ -161,6 +164,19 @@ TEST(SquaredError, RowsAtTwoStrides) {
   const Tensor x = wide.narrow(1, 0, 2);
   const Tensor loss = tape.apply(SquaredError{run.floats({2, 2, 2}, std::vector<float>(8, 0.0f)), {}, false}, x);
   EXPECT_EQ(read_one(loss), 25.5f);
+}
+
+/// The first of these rows begins where a vector may, the others do not.
+TEST(SquaredError, RowsBeginAnywhere) {
+  Place place;
+  Context& context = place;
+  Tape tape(context);
+  OpRun run{tape};
+  const Tensor x = tape.input(run.floats({3, 5}, std::vector<float>(15, 2.0f)).narrow(1, 0, 4));
+  const Tensor loss = tape.apply(SquaredError{run.floats({3, 4}, std::vector<float>(12, 5.0f)), {}, false}, x);
+  EXPECT_EQ(read_one(loss), 9.0f);
+  tape.backward(loss);
+  EXPECT_EQ(read(tape.grad(x)), std::vector<float>(12, -0.5f));
 }
 
 TEST(Losses, NaNsReachTheLoss) {
