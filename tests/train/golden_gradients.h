@@ -6,9 +6,9 @@
 namespace cald {
 
 /// The golden runs with gradients.
-inline constexpr const char* kGradientRuns[] = {
-    "bert_finetune",     "bert_finetune_decay_clip", "bert_target",   "bert_target_hybrid",
-    "bert_trajectory_1", "bert_trajectory_2",        "roberta_target"};
+inline constexpr const char* kGradientRuns[] = {"bert_finetune",      "bert_finetune_decay_clip", "bert_target",
+                                                "bert_target_hybrid", "bert_trajectory_1",        "bert_trajectory_2",
+                                                "roberta_target"};
 
 inline std::vector<float> values_of(const SafetensorsFile& file, const std::string& name) {
   const TensorInfo* t = file.find(name);
