@@ -1,6 +1,5 @@
 // cald drift: how far hidden states move over a fine-tuning run, layer by layer, and the mode that follows from it.
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +14,7 @@
 #include "train/drift.h"
 #include "train/model_io.h"
 #include "train/option_io.h"
+#include "train/run_directory.h"
 
 namespace cald {
 namespace {
@@ -47,12 +47,10 @@ DriftCurve measure_waypoints(const Flags& f) {
     throw data_error(f.run,
                      "has no drift: 'cald finetune ... --drift' records it; for a run with --keep-waypoints, --dev "
                      "FILE measures it here");
-  const auto waypoint = [&](std::int64_t i) { return f.run + "/waypoints/" + std::to_string(i); };
-  if (!std::filesystem::exists(waypoint(o.keep_waypoints)))
-    throw data_error(f.run, "lacks waypoint " + std::to_string(o.keep_waypoints) + ": the run has not ended");
+  const std::vector<std::string> waypoints = list_waypoints(f.run);
   const OpenDevice device(exec_of(f.exec));
   HeapAllocator heap(device.exec().device);
-  const ModelDir first(waypoint(1));
+  const ModelDir first(waypoints.front());
   const std::unique_ptr<Encoder> model = load_encoder(first, heap, device.exec().compute);
   const EncoderConfig& config = model->config();
   const std::unique_ptr<Encoder> start = load_start(ModelDir(o.model), config, heap);
@@ -65,9 +63,10 @@ DriftCurve measure_waypoints(const Flags& f) {
   DriftCurve curve;
   curve.total = static_cast<std::int64_t>(read_run(f.run).last_step());
   curve.add(0, std::vector<double>(static_cast<std::size_t>(config.layers) + 1, 0.0));
-  for (std::int64_t i = 1; i <= o.keep_waypoints; ++i) {
-    load_parameters(*model, ModelDir(waypoint(i)), {});
-    curve.add(curve.total * i / o.keep_waypoints, meter.measure(*model));
+  const auto count = static_cast<std::int64_t>(waypoints.size());
+  for (std::int64_t i = 1; i <= count; ++i) {
+    load_parameters(*model, ModelDir(waypoints[static_cast<std::size_t>(i - 1)]), {});
+    curve.add(curve.total * i / count, meter.measure(*model));
   }
   return curve;
 }
@@ -110,7 +109,10 @@ void print(const DriftCurve& curve) {
 int show_drift(const Flags& f) {
   require_directory(f.run);
   DriftCurve curve = read_drift(f.run);
-  if (curve.empty()) curve = measure_waypoints(f);
+  if (curve.empty())
+    curve = measure_waypoints(f);
+  else if (!f.dev.empty())
+    std::fprintf(stderr, "%s has recorded its drift: --dev is not used\n", f.run.c_str());
   nlohmann::ordered_json j = {{"run", f.run}};
   j.update(curve.json());
   print(curve);

@@ -123,4 +123,22 @@ std::optional<RunState> RunDirectory::restore(const DataMarks& data) {
   }
 }
 
+std::vector<std::string> list_waypoints(const std::string& run) {
+  std::vector<std::string> found;
+  for (int i = 1;; ++i) {
+    const std::string at = run + "/waypoints/" + std::to_string(i);
+    if (!fs::exists(at + "/config.json")) break;
+    found.push_back(at);
+  }
+  if (found.empty())
+    throw data_error(run, "has no waypoints/1; run 'cald finetune ... --keep-waypoints N --output " + run + "' first");
+  const std::string recipe = run + "/recipe.json";
+  if (!fs::exists(recipe)) return found;  // waypoints that were put together by hand
+  const std::int64_t wanted = read_json_object(recipe).value("keep-waypoints", std::int64_t{0});
+  if (wanted > static_cast<std::int64_t>(found.size()))
+    throw data_error(run, "has " + std::to_string(found.size()) + " of its " + std::to_string(wanted) +
+                              " waypoints: the run has not ended");
+  return found;
+}
+
 }  // namespace cald

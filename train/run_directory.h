@@ -73,4 +73,8 @@ class RunDirectory {
   std::unique_ptr<AppendFile> metrics_, timing_;
 };
 
+/// The directories RUN/waypoints/1, 2, ... of a run that was to keep waypoints. Error if there are none, or fewer than
+/// its recipe says: the run has not ended.
+std::vector<std::string> list_waypoints(const std::string& run);
+
 }  // namespace cald

@@ -63,7 +63,9 @@ TEST(DriftCommand, ShowsWhatARunRecordedAndTheStopFollows) {
 TEST(DriftCommand, MeasuresAtWaypointsWhatTheRunWouldHaveRecorded) {
   TempFolder f;
   ASSERT_EQ(finetune(f, "--steps 4 --drift --drift-inputs 3 --keep-waypoints 2").code, 0);
-  ASSERT_EQ(cald(f, "drift run --json recorded.json").code, 0);
+  const Result shown = cald(f, "drift run --dev data.tsv --json recorded.json");
+  ASSERT_EQ(shown.code, 0) << shown.err;
+  EXPECT_EQ(shown.err, "run has recorded its drift: --dev is not used\n");
   filter_metrics(f, [](const json& line) { return !line.contains("drift"); });
   const Result r = cald(f, "drift run --dev data.tsv --inputs 3 --threads 1 --json measured.json");
   ASSERT_EQ(r.code, 0) << r.err;
@@ -76,7 +78,7 @@ TEST(DriftCommand, MeasuresAtWaypointsWhatTheRunWouldHaveRecorded) {
     EXPECT_EQ(measured.at("drift_by_state")[i], recorded.at("drift_by_state")[same]) << i;
   }
   fs::remove_all(f / "run/waypoints/2");
-  EXPECT_CONTAINS(cald(f, "drift run --dev data.tsv").err, "lacks waypoint 2");
+  EXPECT_CONTAINS(cald(f, "drift run --dev data.tsv").err, "has 1 of its 2 waypoints: the run has not ended");
 }
 
 TEST(DriftCommand, SaysNothingOfTheModeBeforeTheEnd) {
