@@ -5,6 +5,7 @@
 
 // After simd.h, which includes this file once for each target.
 #include <string>
+#include <type_traits>
 
 #include "kernels/cpu/strided.h"
 #include "kernels/elementwise.h"
@@ -14,17 +15,23 @@ namespace cald::HWY_NAMESPACE {
 
 /// x Phi(x) and Phi(x) + x phi(x), with the normal distribution Phi and its density phi. In terms of the upper tail Q,
 /// the value is max(x, 0) - |x| Q(|x|), and the slope 1 - h for x >= 0 and h below with h = Q(|x|) - |x| phi(x).
+/// Results are T.
+template <class T>
 struct Gelu {
   /// |x|, beyond 13 (where |x| Q < 1e-37) as 13. The order of the operands keeps a NaN.
   static HWY_INLINE FloatVec magnitude(Floats d, FloatVec x) { return Min(Set(d, 13.0f), Abs(x)); }
+  static HWY_INLINE FloatVec tail_of(Floats d, FloatVec a, FloatVec* gauss) {
+    if constexpr (std::is_same_v<T, Bf16>) return normal_tail_short(d, a, gauss);
+    return normal_tail(d, a, gauss);
+  }
   static HWY_INLINE FloatVec value(Floats d, FloatVec x) {
     FloatVec gauss;
-    const FloatVec a = magnitude(d, x), tail = normal_tail(d, a, &gauss);
+    const FloatVec a = magnitude(d, x), tail = tail_of(d, a, &gauss);
     return NegMulAdd(a, tail, Max(Zero(d), x));
   }
   static HWY_INLINE FloatVec slope(Floats d, FloatVec x) {
     FloatVec gauss;
-    const FloatVec a = magnitude(d, x), tail = normal_tail(d, a, &gauss);
+    const FloatVec a = magnitude(d, x), tail = tail_of(d, a, &gauss);
     const FloatVec h = NegMulAdd(a, Mul(gauss, Set(d, 0.39894228f)), tail);
     return IfThenElse(Lt(x, Zero(d)), h, Sub(Set(d, 1.0f), h));
   }
@@ -89,12 +96,12 @@ struct HyperbolicTangent {
   }
 };
 
-/// fn(F{}) with the function's struct.
-template <class Fn>
+/// fn(F{}) with the function's struct, for results of T.
+template <class T, class Fn>
 HWY_INLINE void with_activation(Activation f, Fn fn) {
   switch (f) {
     case Activation::gelu:
-      return fn(Gelu{});
+      return fn(Gelu<T>{});
     case Activation::gelu_tanh:
       return fn(Gated<GeluTanhGate>{});
     case Activation::relu:
@@ -108,7 +115,7 @@ HWY_INLINE void with_activation(Activation f, Fn fn) {
 
 template <class T>
 HWY_INLINE void activate_as(const T* x, T* y, std::int64_t n, Activation f) {
-  with_activation(f, [&](auto function) HWY_ATTR {
+  with_activation<T>(f, [&](auto function) HWY_ATTR {
     const Floats d;
     each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR {
       store(d, decltype(function)::value(d, load(d, x + i, part)), y + i, part);
@@ -121,7 +128,7 @@ void activate_bf16(const Bf16* x, Bf16* y, std::int64_t n, Activation f) { activ
 
 template <class T>
 HWY_INLINE void activate_backward_as(const T* x, const T* dy, T* dx, std::int64_t n, Activation f, bool add) {
-  with_activation(f, [&](auto function) HWY_ATTR {
+  with_activation<T>(f, [&](auto function) HWY_ATTR {
     const Floats d;
     const auto gradient = [&](std::int64_t i, auto part) HWY_ATTR {
       return Mul(decltype(function)::slope(d, load(d, x + i, part)), load(d, dy + i, part));

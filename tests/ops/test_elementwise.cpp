@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
+#include <numbers>
 
 #include "ops/elementwise.h"
 #include "ops/losses.h"
@@ -96,6 +98,39 @@ TEST_P(ActivationTest, ExtremeValues) {
   for (std::size_t i : {0, 1, 3, 4}) EXPECT_EQ(read(dy)[i], d[i]);
   context.launch(ActivationForward{x, x, f});
   for (std::size_t i : {0, 1, 3, 4}) EXPECT_EQ(read(x)[i], v[i]);
+}
+
+/// Every finite bf16: value and slope are the nearest bf16, or the next one where they lie almost between two.
+TEST(Gelu, OfEveryBf16) {
+  std::vector<float> all;
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits)
+    if (const float x = std::bit_cast<float>(bits << 16); std::isfinite(x)) all.push_back(x);
+  const Shape shape{static_cast<std::int64_t>(all.size())};
+  Place place;
+  Context& context = place;
+  const Tensor x = context.empty(shape, DType::bf16), y = context.empty(shape, DType::bf16);
+  const Tensor dy = context.empty(shape, DType::bf16), dx = context.empty(shape, DType::bf16);
+  context.launch(Copy{tensor_of(context, shape, all), x});
+  context.launch(Fill{dy, 1.0f});
+  context.launch(ActivationForward{x, y, Activation::gelu});
+  context.launch(ActivationBackward{x, dy, {dx, false}, Activation::gelu});
+  const auto widened = [&](const Tensor& t) {
+    Tensor f = context.empty(shape);
+    context.launch(Copy{t, f});
+    return read(f);
+  };
+  const std::vector<float> values = widened(y), slopes = widened(dx);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const double at = all[i], tail = 0.5 * std::erfc(std::abs(at) / std::numbers::sqrt2);
+    const double phi = at > 0 ? 1 - tail : tail;
+    const double density = std::exp(-at * at / 2) / std::sqrt(2 * std::numbers::pi);
+    // Rounding to bf16 is 2^-8 of a number at most; what is rounded is exact to 2^-12. Beyond |x| = 13 the tails, below
+    // 2e-36, are lost, and the slope's terms cancel near its zero at -0.75.
+    const double value = at * phi, slope = std::abs(at) < 1e18 ? phi + at * density : phi;
+    const double unit = std::ldexp(1, -8) + std::ldexp(1, -12);
+    ASSERT_NEAR(values[i], value, unit * std::abs(value) + 2e-36) << at;
+    ASSERT_NEAR(slopes[i], slope, unit * std::abs(slope) + std::ldexp(phi, -12) + 2e-36) << at;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ActivationTest,
