@@ -93,7 +93,7 @@ void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, In
   const auto y = head_rows<T>(a.y, b, h, size);
   const BlockKeys keys = block_keys(a, n, b);
   const Index all = keys.seen_by(q1 - 1);
-  prefetch_rows(q.from(q0), 0, lesser(n.block, q1 - q0), size);
+  prefetch_rows(q.from(0), q0, n.block, q1, size);
   pack_transposed(k.from(keys.range.begin), size, all, elements<T>(s.keys_across));
   pack_rows(v.from(keys.range.begin), all, size, elements<T>(s.values));
   const float* bias = fill_bias(a.mask, keys.range, b, s.bias);
@@ -102,7 +102,7 @@ void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, In
   for (Index i0 = q0; i0 < q1; i0 += n.block) {
     const Index rows = lesser(n.block, q1 - i0), seen = keys.seen_by(i0 + rows - 1);
     const Index padded = round_up(seen, kPanel);
-    prefetch_rows(q.from(i0 + rows), 0, lesser(n.block, q1 - i0 - rows), size);
+    prefetch_rows(q.from(0), i0 + rows, n.block, q1, size);
     micro_gemm(left_rows(q.from(i0), rows, size, elements<T>(s.left)), {elements<T>(s.keys_across), depth},
                {s.scores, n.score_step, false, true, a.scale}, rows, seen, depth);
     for (Index i = 0; i < rows; ++i) {

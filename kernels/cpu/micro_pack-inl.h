@@ -142,12 +142,13 @@ inline void write_rows(const float* buffer, T* y, std::ptrdiff_t row_step, std::
     });
 }
 
-/// Asks for rows [begin, end) of x, `cols` wide, to be brought into the cache. Rows of one head lie far apart, where
-/// the processor does not foresee them.
+/// Asks for `count` rows of x from `begin` on, as far as there are (`rows`, `cols` wide), to be brought into the cache.
+/// Rows of one head lie far apart, where the processor does not foresee them.
 template <class T>
-HWY_INLINE void prefetch_rows(const MicroRows<T>& x, std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t cols) {
+HWY_INLINE void prefetch_rows(const MicroRows<T>& x, std::ptrdiff_t begin, std::ptrdiff_t count, std::ptrdiff_t rows,
+                              std::ptrdiff_t cols) {
   constexpr auto kLine = static_cast<std::ptrdiff_t>(64 / sizeof(T));
-  for (std::ptrdiff_t i = begin; i < end; ++i) {
+  for (std::ptrdiff_t i = begin; i < lesser(begin + count, rows); ++i) {
     for (std::ptrdiff_t j = 0; j < cols; j += kLine) __builtin_prefetch(x.row(i) + j);
     __builtin_prefetch(x.row(i) + cols - 1);
   }
@@ -174,12 +175,12 @@ inline void pack_rows(const MicroRows<float>& b, std::ptrdiff_t depth, std::ptrd
 }
 /// The same for `rows` rows of bf16, two of which make a row of pairs.
 inline void pack_rows(const MicroRows<Bf16>& b, std::ptrdiff_t rows, std::ptrdiff_t cols, Bf16Pair* panels) {
-  prefetch_rows(b, 0, lesser(kRowsAhead, rows), cols);
+  prefetch_rows(b, 0, kRowsAhead, rows, cols);
   for (std::ptrdiff_t j = 0; j < cols; j += kPanel) {
     Bf16Pair* to = panels + j * depth_of<Bf16>(rows);
     const std::ptrdiff_t width = lesser(kPanel, cols - j);
     for (std::ptrdiff_t k = 0; k < rows; k += 2, to += kPanel) {
-      if (j == 0) prefetch_rows(b, lesser(k + kRowsAhead, rows), lesser(k + kRowsAhead + 2, rows), cols);
+      if (j == 0) prefetch_rows(b, k + kRowsAhead, 2, rows, cols);
       pair_rows(b.row(k) + j, k + 1 < rows ? b.row(k + 1) + j : nullptr, width, to);
       __builtin_memset(static_cast<void*>(to + width), 0, static_cast<std::size_t>(kPanel - width) * sizeof(Bf16Pair));
     }
@@ -214,9 +215,9 @@ template <class T>
 inline void pack_transposed(const MicroRows<T>& b, std::ptrdiff_t n, std::ptrdiff_t cols, Element<T>* panels) {
   using E = Element<T>;
   const std::ptrdiff_t depth = depth_of<T>(n), whole = n / MicroElement<T>::kCount;
-  prefetch_rows(b, 0, lesser(kRowsAhead, cols), n);
+  prefetch_rows(b, 0, kRowsAhead, cols, n);
   for (std::ptrdiff_t j = 0; j < round_up(cols, kPanel); j += 4) {
-    prefetch_rows(b, lesser(j + kRowsAhead, cols), lesser(j + kRowsAhead + 4, cols), n);
+    prefetch_rows(b, j + kRowsAhead, 4, cols, n);
     E* to = panels + j / kPanel * kPanel * depth + j % kPanel;
     const std::ptrdiff_t width = lesser(4, cols - j);
     std::ptrdiff_t k = 0;

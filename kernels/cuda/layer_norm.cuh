@@ -3,7 +3,8 @@
 // Device memory, with R rows of D: the forward reads x, residual, weight and bias once and the sum that it wrote twice,
 // R D (size of x + 4 + 16) bytes, all but x and residual from the caches, and writes sum and y, 8 R D. The backward
 // reads sum, dy and weight twice, R (24 D + 256), and writes dx and dresidual; dweight and dbias read 16 R D, of which
-// half are mean and rstd by each thread. Dropout reads a sample's number for four features: R D more.
+// half are mean and rstd by each thread. Dropout reads a sample's number for four features (for each, where rows do not
+// begin aligned): R D more.
 #pragma once
 #include "kernels/cuda/column_sum.cuh"
 #include "kernels/cuda/rows.cuh"

@@ -109,7 +109,7 @@ def write_starts(out):
 
 
 def open_run(out, options, dtype):
-    """(student, teachers, iterator of records) of a run in f32, f64 or, by autocast, bf16."""
+    """(flags, student, teachers, iterator of records) of a run in f32, f64 or, by autocast, bf16."""
     o = arguments(out, options, dtype="f32" if dtype == "bf16" else dtype, bf16=dtype == "bf16")
     rows = peer.read_rows(o.train, o.text_column, o.pair_column, o.label_column)
     student, teachers = peer.build(o)

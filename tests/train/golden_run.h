@@ -63,23 +63,18 @@ inline Progress quiet() {
   return Progress(null);
 }
 
-inline Outcome train(const RunOptions& o, LaunchObserver* observer = nullptr, HeapAllocator* heap = nullptr) {
+inline Outcome train(const RunOptions& o, LaunchObserver* observer = nullptr, HeapAllocator* heap = nullptr,
+                     bool stop_at_once = false) {
   HeapAllocator own(exec_of(o).device);
   Progress progress = quiet();
   Trainer trainer(o, heap ? *heap : own, progress);
   trainer.plan();
   trainer.observe(observer);
-  const std::atomic<bool> stop{false};
+  const std::atomic<bool> stop{stop_at_once};
   return trainer.run(stop);
 }
 
 /// One step of the run, and a checkpoint.
-inline void train_a_step(const RunOptions& o) {
-  HeapAllocator heap(exec_of(o).device);
-  Progress progress = quiet();
-  Trainer trainer(o, heap, progress);
-  trainer.plan();
-  trainer.run(std::atomic<bool>{true});
-}
+inline Outcome train_a_step(const RunOptions& o) { return train(o, nullptr, nullptr, true); }
 
 }  // namespace cald
