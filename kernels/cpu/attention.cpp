@@ -108,12 +108,12 @@ void attention_forward_as(const AttentionForward& a, const AttentionSizes& n, In
     for (Index i = 0; i < rows; ++i) {
       float* row = s.scores + i * n.score_step;
       for (Index j = keys.seen_by(i0 + i); j < padded; ++j) row[j] = -kInfinity;
-      s.row_scale[i] = softmax_row(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
+      s.row_scale[i] = softmax_row<T>(row, padded, bias, dropout.row(i0 + i, padded), lse + i0 + i);
     }
     MicroOut out = rows_to_compute(y, i0, false, size, s.out);
     out.row_scale = s.row_scale, out.scale = dropout.scale();
-    micro_gemm(left_sums(s.scores, n.score_step, rows, padded, elements<T>(nullptr)),
-               {elements<T>(s.values), depth_of<T>(all)}, out, rows, size, depth_of<T>(seen));
+    micro_gemm(MicroLhs<Element<T>>{elements<T>(s.scores), n.score_step, 1}, {elements<T>(s.values), depth_of<T>(all)},
+               out, rows, size, depth_of<T>(seen));
     finish_rows(y, i0, false, rows, size, s.out);
   }
 }
@@ -233,7 +233,7 @@ struct QueryParts {
 struct Plan {
   template <class Args>
   Plan(const Exec& exec, const Args& a, std::int64_t parts_of_head, std::int64_t products)
-      : sizes(attention_sizes(a.q, a.k, a.heads)),
+      : sizes(attention_sizes(a.q, a.k, a.heads, kind_of(a).backward)),
         tasks(sizes.batch * sizes.heads * parts_of_head),
         scratch(AttentionScratch(sizes, kind_of(a), nullptr).scratch.used()) {
     const std::int64_t work = products * sizes.queries * sizes.keys * sizes.head_size / parts_of_head;
@@ -270,7 +270,7 @@ void check_dtypes(const char* kernel, std::initializer_list<const TensorRef*> op
 }
 
 Plan plan_of(const Exec& exec, const AttentionForward& a) {
-  return {exec, a, QueryParts(attention_sizes(a.q, a.k, a.heads)).count, 2};
+  return {exec, a, QueryParts(attention_sizes(a.q, a.k, a.heads, false)).count, 2};
 }
 Plan plan_of(const Exec& exec, const AttentionBackward& a) { return {exec, a, 1, 5}; }
 

@@ -47,15 +47,17 @@ struct AttentionSizes {
   std::ptrdiff_t wide_keys, wide_head;
 };
 
-/// Scores of a block should stay in the first cache level beside a panel; fewer rows than 24 would make loading the
-/// panels show, and rows of a whole number of pages would share few cache sets, hence the odd line at their end.
-inline AttentionSizes attention_sizes(const TensorRef& q, const TensorRef& k, int heads) {
+/// The forward's scores of a block should stay in the first cache level beside a panel, but fewer rows than 24 would
+/// make loading the panels show. The backward adds to dk and dv once a block, for which longer blocks in the second
+/// level are better. Rows of a whole number of pages would share few cache sets, hence the odd line at their end.
+inline AttentionSizes attention_sizes(const TensorRef& q, const TensorRef& k, int heads, bool backward) {
   AttentionSizes n{};
   n.batch = q.dim(0), n.heads = heads, n.head_size = q.dim(2) / heads;
   n.queries = q.dim(1), n.keys = k.dim(1);
   n.wide_keys = round_up(n.keys, kMaxPanel), n.wide_head = round_up(n.head_size, kMaxPanel);
   n.score_step = n.wide_keys + 16;
-  n.block = std::clamp<std::ptrdiff_t>(6144 / n.score_step, 24, 60) / 12 * 12;
+  const std::ptrdiff_t fits = (backward ? 18432 : 6144) / n.score_step;
+  n.block = std::clamp<std::ptrdiff_t>(fits, 24, backward ? 132 : 60) / 12 * 12;
   return n;
 }
 

@@ -202,8 +202,10 @@ inline void micro_gemm_by(const MicroLhs<E>& a, const MicroPanels<E>& panels, co
     const std::ptrdiff_t width = lesser(kPanel, cols - j);
     for (std::ptrdiff_t i = 0; i < rows; i += kMicroRows) {
       const std::ptrdiff_t height = lesser(kMicroRows, rows - i);
-      if (height > kMicroRows / 2)
+      if (height > kMicroRows * 2 / 3)
         micro_tile<Product, kMicroRows>(a, b, out, i, height, j, width, depth);
+      else if (height > kMicroRows / 2)
+        micro_tile<Product, kMicroRows * 2 / 3>(a, b, out, i, height, j, width, depth);
       else
         micro_tile<Product, kMicroRows / 2>(a, b, out, i, height, j, width, depth);
     }

@@ -34,6 +34,15 @@ HWY_INLINE Bf16Lanes interleave_halves(Bf16Lanes v) {
                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   return Bf16Lanes{_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), v.raw)};
 }
+/// Lanes 0 of a and b, lanes 1 and so on, as far as they fill a vector; with `last` those of the upper halves.
+HWY_INLINE Bf16Lanes interleave(Bf16Lanes a, Bf16Lanes b, bool last) {
+  HWY_ALIGN static constexpr std::uint16_t kOrder[2][32] = {
+      {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+       8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
+      {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
+       24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
+  return Bf16Lanes{_mm512_permutex2var_epi16(a.raw, _mm512_load_si512(kOrder[last]), b.raw)};
+}
 #endif
 
 /// `to` = n columns of two rows as pairs; a second row of null is zeros.
@@ -50,37 +59,53 @@ inline void pair_rows(const float* first, const float* second, std::ptrdiff_t n,
 #endif
   each_vector(d, n - done, [&](std::int64_t i, auto part) HWY_ATTR {
     const std::int64_t j = done + i;
-    auto bits = bf16_bits(load(d, first + j, part));
-    if (second) bits = Or(bits, ShiftLeft<16>(bf16_bits(load(d, second + j, part))));
+    auto bits = ShiftRight<16>(bf16_in_upper_half(load(d, first + j, part)));
+    if (second) bits = Or(bits, And(bf16_in_upper_half(load(d, second + j, part)), Set(du, 0xFFFF0000u)));
     store(du, bits, reinterpret_cast<std::uint32_t*>(to + j), part);
   });
 }
 inline void pair_rows(const Bf16* first, const Bf16* second, std::ptrdiff_t n, Bf16Pair* to) {
   const Floats d;
   const RebindToUnsigned<Floats> du;
+  std::ptrdiff_t done = 0;
+#if HWY_TARGET == HWY_AVX3
+  const ScalableTag<std::uint16_t> d16;
+  for (; done + 2 * kMicroLanes <= n; done += 2 * kMicroLanes) {
+    const Bf16Lanes a = LoadU(d16, reinterpret_cast<const std::uint16_t*>(first + done));
+    const Bf16Lanes b = second ? LoadU(d16, reinterpret_cast<const std::uint16_t*>(second + done)) : Zero(d16);
+    store_lanes(interleave(a, b, false), to + done);
+    store_lanes(interleave(a, b, true), to + done + kMicroLanes);
+  }
+#endif
   const auto bits_of = [&](const Bf16* x, auto part) HWY_ATTR {
     return PromoteTo(du, load(Rebind<std::uint16_t, Floats>(), reinterpret_cast<const std::uint16_t*>(x), part));
   };
-  each_vector(d, n, [&](std::int64_t j, auto part) HWY_ATTR {
+  each_vector(d, n - done, [&](std::int64_t i, auto part) HWY_ATTR {
+    const std::int64_t j = done + i;
     auto bits = bits_of(first + j, part);
     if (second) bits = Or(bits, ShiftLeft<16>(bits_of(second + j, part)));
     store(du, bits, reinterpret_cast<std::uint32_t*>(to + j), part);
   });
 }
 
-/// A row of n values as pairs; `to` may be `from`.
-inline void pair_row(const float* from, std::ptrdiff_t n, Bf16Pair* to) {
+/// A row of n values rounded to bf16; `to` may be where `from` is.
+HWY_INLINE void round_row(const float* from, std::ptrdiff_t n, Bf16* to) {
   const Floats d;
-  auto* out = reinterpret_cast<Bf16*>(to);
   std::ptrdiff_t done = 0;
 #if HWY_TARGET == HWY_AVX3
   if (has_native_pairs())
     for (; done + 2 * kMicroLanes <= n; done += 2 * kMicroLanes)
-      store_lanes(round_natively(LoadU(d, from + done), LoadU(d, from + done + kMicroLanes)), out + done);
+      store_lanes(round_natively(LoadU(d, from + done), LoadU(d, from + done + kMicroLanes)), to + done);
 #endif
   each_vector(d, n - done, [&](std::int64_t i, auto part) HWY_ATTR {
-    store(d, load(d, from + done + i, part), out + done + i, part);
+    store(d, load(d, from + done + i, part), to + done + i, part);
   });
+}
+
+/// A row of n values as pairs; `to` may be `from`.
+inline void pair_row(const float* from, std::ptrdiff_t n, Bf16Pair* to) {
+  auto* out = reinterpret_cast<Bf16*>(to);
+  round_row(from, n, out);
   if (n % 2) out[n] = Bf16{};
 }
 inline void pair_row(const Bf16* from, std::ptrdiff_t n, Bf16Pair* to) {
@@ -129,17 +154,19 @@ inline MicroLhs<Bf16Pair> left_transposed(const float* x, std::ptrdiff_t step, s
   return {buffer, 1, step};
 }
 
-/// y (set or add) = n rows of `buffer`, which is `cols` wide.
-template <class T>
-inline void write_rows(const float* buffer, T* y, std::ptrdiff_t row_step, std::ptrdiff_t n, std::ptrdiff_t cols,
+/// y (set or add) = n rows of `buffer`, which is `cols` wide, rounded to bf16.
+inline void write_rows(const float* buffer, Bf16* y, std::ptrdiff_t row_step, std::ptrdiff_t n, std::ptrdiff_t cols,
                        bool add) {
   const Floats d;
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    each_vector(d, cols, [&](std::int64_t j, auto part) HWY_ATTR {
-      T* to = y + i * row_step + j;
-      const FloatVec v = load(d, buffer + i * cols + j, part);
-      store(d, add ? Add(load(d, to, part), v) : v, to, part);
-    });
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    Bf16* row = y + i * row_step;
+    if (!add)
+      round_row(buffer + i * cols, cols, row);
+    else
+      each_vector(d, cols, [&](std::int64_t j, auto part) HWY_ATTR {
+        store(d, Add(load(d, row + j, part), load(d, buffer + i * cols + j, part)), row + j, part);
+      });
+  }
 }
 
 /// Asks for `count` rows of x from `begin` on, as far as there are (`rows`, `cols` wide), to be brought into the cache.

@@ -93,20 +93,18 @@ HWY_INLINE FloatVec load(Floats d, const Bf16* p, Part part) {
   const Rebind<std::uint16_t, Floats> half;
   return BitCast(d, ShiftLeft<16>(PromoteTo(du, load(half, reinterpret_cast<const std::uint16_t*>(p), part))));
 }
-/// v as bf16, each in the lower half of its lane.
-HWY_INLINE Vec<RebindToUnsigned<Floats>> bf16_bits(FloatVec v) {
+/// v as bf16, each in the upper half of its lane; the lower half has no meaning.
+HWY_INLINE Vec<RebindToUnsigned<Floats>> bf16_in_upper_half(FloatVec v) {
   const RebindToUnsigned<Floats> du;
   const auto bits = BitCast(du, v);
   const auto odd = And(ShiftRight<16>(bits), Set(du, 1u));
-  const auto rounded = ShiftRight<16>(Add(bits, Add(odd, Set(du, 0x7FFFu))));
-  const auto quiet = Or(ShiftRight<16>(bits), Set(du, 0x40u));
-  return IfThenElse(RebindMask(du, Eq(v, v)), rounded, quiet);
+  const auto rounded = Add(Add(bits, Set(du, 0x7FFFu)), odd);
+  return IfThenElse(RebindMask(du, Eq(v, v)), rounded, Or(bits, Set(du, 0x400000u)));
 }
 template <class Part>
 HWY_INLINE void store(Floats, FloatVec v, Bf16* p, Part part) {
-  const RebindToSigned<Floats> di;
   const Rebind<std::uint16_t, Floats> half;
-  store(half, DemoteTo(half, BitCast(di, bf16_bits(v))), reinterpret_cast<std::uint16_t*>(p), part);
+  store(half, TruncateTo(half, ShiftRight<16>(bf16_in_upper_half(v))), reinterpret_cast<std::uint16_t*>(p), part);
 }
 
 /// Calls fn(i, part) for i = 0, Lanes, 2 Lanes ... below n, `part` being Whole or, at the end, First. Each element goes
