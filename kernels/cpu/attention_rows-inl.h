@@ -65,17 +65,14 @@ HWY_INLINE void store_panel(FloatVec low, FloatVec high, float* s, Index j) {
   }
 }
 
-/// A row whose scores have no maximum. Without any key at all it becomes zeros; otherwise its scores are NaN, which
-/// they must stay. Returns what softmax_row() does.
-template <class T>
-float row_without_maximum(float* s, Index n, float* lse) {
-  const Floats d;
+/// A row whose scores have no maximum. Without any key at all it becomes zeros, which are zeros as pairs of bf16, too;
+/// otherwise scores are NaN, and so is what is returned. Returns what softmax_row() does.
+inline float row_without_maximum(float* s, Index n, float* lse) {
   float total = 0.0f;
   for (Index j = 0; j < n; ++j) {
     s[j] = s[j] == -kInfinity ? 0.0f : s[j];
     total += s[j];
   }
-  for (Index j = 0; j < n; j += kPanel) store_panel<T>(LoadU(d, s + j), LoadU(d, s + j + kMicroLanes), s, j);
   *lse = total == 0.0f ? -kInfinity : total;
   return total;
 }
@@ -95,7 +92,7 @@ HWY_INLINE float softmax_row(float* s, Index n, const float* bias, const RowDrop
     top = Max(x, top);  // in this order of operands NaNs are passed over, and show in the sum
   }
   top = MaxOfLanes(d, top);
-  if (GetLane(top) == -kInfinity) return row_without_maximum<T>(s, n, lse);
+  if (GetLane(top) == -kInfinity) return row_without_maximum(s, n, lse);
   FloatVec sum = Zero(d);
   for (Index j = 0; j < n; j += kPanel) {
     const Index next = j + kMicroLanes;
