@@ -233,7 +233,7 @@ struct QueryParts {
 struct Plan {
   template <class Args>
   Plan(const Exec& exec, const Args& a, std::int64_t parts_of_head, std::int64_t products)
-      : sizes(attention_sizes(a.q, a.k, a.heads, kind_of(a).backward)),
+      : sizes(attention_sizes(a)),
         tasks(sizes.batch * sizes.heads * parts_of_head),
         scratch(AttentionScratch(sizes, kind_of(a), nullptr).scratch.used()) {
     const std::int64_t work = products * sizes.queries * sizes.keys * sizes.head_size / parts_of_head;
@@ -269,9 +269,7 @@ void check_dtypes(const char* kernel, std::initializer_list<const TensorRef*> op
                   ", wanted all f32 or all bf16");
 }
 
-Plan plan_of(const Exec& exec, const AttentionForward& a) {
-  return {exec, a, QueryParts(attention_sizes(a.q, a.k, a.heads, false)).count, 2};
-}
+Plan plan_of(const Exec& exec, const AttentionForward& a) { return {exec, a, QueryParts(attention_sizes(a)).count, 2}; }
 Plan plan_of(const Exec& exec, const AttentionBackward& a) { return {exec, a, 1, 5}; }
 
 }  // namespace

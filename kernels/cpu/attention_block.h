@@ -47,20 +47,6 @@ struct AttentionSizes {
   std::ptrdiff_t wide_keys, wide_head;
 };
 
-/// The forward's scores of a block should stay in the first cache level beside a panel, but fewer rows than 24 would
-/// make loading the panels show. The backward adds to dk and dv once a block, for which longer blocks in the second
-/// level are better. Rows of a whole number of pages would share few cache sets, hence the odd line at their end.
-inline AttentionSizes attention_sizes(const TensorRef& q, const TensorRef& k, int heads, bool backward) {
-  AttentionSizes n{};
-  n.batch = q.dim(0), n.heads = heads, n.head_size = q.dim(2) / heads;
-  n.queries = q.dim(1), n.keys = k.dim(1);
-  n.wide_keys = round_up(n.keys, kMaxPanel), n.wide_head = round_up(n.head_size, kMaxPanel);
-  n.score_step = n.wide_keys + 16;
-  const std::ptrdiff_t fits = (backward ? 18432 : 6144) / n.score_step;
-  n.block = std::clamp<std::ptrdiff_t>(fits, 24, backward ? 132 : 60) / 12 * 12;
-  return n;
-}
-
 /// What of a launch decides how much scratch memory it needs.
 struct AttentionKind {
   bool dropout, backward, bf16;
@@ -71,6 +57,22 @@ inline AttentionKind kind_of(const AttentionForward& a) {
 }
 inline AttentionKind kind_of(const AttentionBackward& a) {
   return {a.dropout.active(), true, a.q.dtype == DType::bf16};
+}
+
+/// The forward's scores of a block should stay in the first cache level beside a panel, but fewer rows than 24 would
+/// make loading the panels show. The backward adds to dk and dv once a block, for which longer blocks in the second
+/// level are better. Rows of a whole number of pages would share few cache sets, hence the odd line at their end.
+template <class Args>
+AttentionSizes attention_sizes(const Args& a) {
+  const bool backward = kind_of(a).backward;
+  AttentionSizes n{};
+  n.batch = a.q.dim(0), n.heads = a.heads, n.head_size = a.q.dim(2) / a.heads;
+  n.queries = a.q.dim(1), n.keys = a.k.dim(1);
+  n.wide_keys = round_up(n.keys, kMaxPanel), n.wide_head = round_up(n.head_size, kMaxPanel);
+  n.score_step = n.wide_keys + 16;
+  const std::ptrdiff_t fits = (backward ? 18432 : 6144) / n.score_step;
+  n.block = std::clamp<std::ptrdiff_t>(fits, 24, backward ? 132 : 60) / 12 * 12;
+  return n;
 }
 
 /// One thread's scratch. Operands of products are elements of 4 bytes, f32 or pairs of bf16 (of which there are half as

@@ -28,40 +28,23 @@ struct RowDropout {
 };
 
 /// e^x for x < 88 with a relative error below 9e-8 + 1.4e-8 |x|, which is nothing beside the error of a score of that
-/// size, at two thirds of exp_bounded()'s cost: 0 below -87, NaN for a NaN.
-///
-/// 2^(n + f), n + f = x / ln 2, |f| <= 1/2, with a minimax fit of degree 6 of 2^f; n is added to its exponent.
+/// size, at two thirds of exp_bounded()'s cost: 0 below -87, NaN for a NaN. The fit is a minimax one of degree 6.
 HWY_INLINE FloatVec exp_of_score(FloatVec x) {
   const Floats d;
-  const RebindToUnsigned<Floats> du;
-  const FloatVec rate = Set(d, 1.44269504f), magic = Set(d, 12582912.0f);
-  const FloatVec shifted = MulAdd(x, rate, magic), f = MulSub(x, rate, Sub(shifted, magic));
-  FloatVec e = Set(d, 1.53458124e-4f);
-  e = MulAdd(e, f, Set(d, 1.33999309e-3f));
-  e = MulAdd(e, f, Set(d, 9.61848907e-3f));
-  e = MulAdd(e, f, Set(d, 5.55032864e-2f));
-  e = MulAdd(e, f, Set(d, 0.240226462f));
-  e = MulAdd(e, f, Set(d, 0.693147182f));
-  e = MulAdd(e, f, Set(d, 1.0f));
-  const FloatVec scaled = BitCast(d, Add(BitCast(du, e), ShiftLeft<23>(BitCast(du, shifted))));
-  return IfThenZeroElse(Lt(x, Set(d, -87.0f)), scaled);
+  const FloatVec y = power_of_two(d, x, Set(d, 1.44269504f), 1.53458124e-4f, 1.33999309e-3f, 9.61848907e-3f,
+                                  5.55032864e-2f, 0.240226462f, 0.693147182f, 1.0f);
+  return IfThenZeroElse(Lt(x, Set(d, -87.0f)), y);
 }
 
 /// Writes a panel of a row, columns [j, j + kPanel) of s: as f32, or rounded to bf16, whose row begins where s does.
 /// What lies behind in s is yet to be read, so it must not be touched.
 template <class T>
 HWY_INLINE void store_panel(FloatVec low, FloatVec high, float* s, Index j) {
-  const Floats d;
   if constexpr (hwy::IsSame<T, Bf16>()) {
-    auto* to = reinterpret_cast<Bf16*>(s) + j;
-#if HWY_TARGET == HWY_AVX3
-    if (has_native_pairs()) return store_lanes(round_natively(low, high), to);
-#endif
-    store(d, low, to, Whole{});
-    store(d, high, to + kMicroLanes, Whole{});
+    store_rounded(low, high, reinterpret_cast<Bf16*>(s) + j);
   } else {
-    StoreU(low, d, s + j);
-    StoreU(high, d, s + j + kMicroLanes);
+    StoreU(low, Floats(), s + j);
+    StoreU(high, Floats(), s + j + kMicroLanes);
   }
 }
 

@@ -88,15 +88,21 @@ inline void pair_rows(const Bf16* first, const Bf16* second, std::ptrdiff_t n, B
   });
 }
 
+/// Two vectors rounded to bf16, one behind the other.
+HWY_INLINE void store_rounded(FloatVec low, FloatVec high, Bf16* to) {
+#if HWY_TARGET == HWY_AVX3
+  if (has_native_pairs()) return store_lanes(round_natively(low, high), to);
+#endif
+  store(Floats(), low, to, Whole{});
+  store(Floats(), high, to + kMicroLanes, Whole{});
+}
+
 /// A row of n values rounded to bf16; `to` may be where `from` is.
 HWY_INLINE void round_row(const float* from, std::ptrdiff_t n, Bf16* to) {
   const Floats d;
   std::ptrdiff_t done = 0;
-#if HWY_TARGET == HWY_AVX3
-  if (has_native_pairs())
-    for (; done + 2 * kMicroLanes <= n; done += 2 * kMicroLanes)
-      store_lanes(round_natively(LoadU(d, from + done), LoadU(d, from + done + kMicroLanes)), to + done);
-#endif
+  for (; done + 2 * kMicroLanes <= n; done += 2 * kMicroLanes)
+    store_rounded(LoadU(d, from + done), LoadU(d, from + done + kMicroLanes), to + done);
   each_vector(d, n - done, [&](std::int64_t i, auto part) HWY_ATTR {
     store(d, load(d, from + done + i, part), to + done + i, part);
   });

@@ -201,20 +201,26 @@ HWY_INLINE Vec<D> reciprocal(D d, Vec<D> x) {
 #endif
 }
 
+/// 2^(a b) for -126 < a b < 127, NaN for a NaN; `fit` are the coefficients of a polynomial for 2^f, |f| <= 1/2, the
+/// highest power's first. a b is split into n + f as in exp_bounded(), and n is added to the exponent of 2^f.
+template <class D, class... Fit>
+HWY_INLINE Vec<D> power_of_two(D d, Vec<D> a, Vec<D> b, float leading, Fit... fit) {
+  const RebindToUnsigned<D> du;
+  const Vec<D> magic = Set(d, 12582912.0f), shifted = MulAdd(a, b, magic), n = Sub(shifted, magic);
+  const Vec<D> f = MulSub(a, b, n);
+  Vec<D> e = Set(d, leading);
+  ((e = MulAdd(e, f, Set(d, fit))), ...);
+  return BitCast(d, Add(BitCast(du, e), ShiftLeft<23>(BitCast(du, shifted))));
+}
+
 /// normal_tail() for results that will be rounded to bf16, at half its cost: relative errors below 2^-12.
 ///
 /// Here Mills' ratio is a polynomial in t = 1 / (1 + 0.375 a) (the form of Abramowitz and Stegun, 7.1.26), fitted to
-/// 2.7e-5; exp(-a^2 / 2) = 2^n 2^f as in exp_bounded(), with a fit of degree 3 to 7.5e-5.
+/// 2.7e-5; exp(-a^2 / 2) is a power of two with a fit of degree 3 to 7.5e-5.
 template <class D>
 HWY_INLINE Vec<D> normal_tail_short(D d, Vec<D> a, Vec<D>* gauss) {
-  const RebindToUnsigned<D> du;
-  const Vec<D> magic = Set(d, 12582912.0f), square = Mul(a, a), rate = Set(d, -0.72134752f);  // -1 / (2 ln 2)
-  const Vec<D> shifted = MulAdd(square, rate, magic), n = Sub(shifted, magic), f = MulSub(square, rate, n);
-  Vec<D> e = Set(d, 0.055171341f);
-  e = MulAdd(e, f, Set(d, 0.24261117f));
-  e = MulAdd(e, f, Set(d, 0.69326103f));
-  e = MulAdd(e, f, Set(d, 0.99992806f));
-  *gauss = BitCast(d, Add(BitCast(du, e), ShiftLeft<23>(BitCast(du, shifted))));  // n > -123: no exponent runs out
+  const Vec<D> rate = Set(d, -0.72134752f);  // -1 / (2 ln 2)
+  *gauss = power_of_two(d, Mul(a, a), rate, 0.055171341f, 0.24261117f, 0.69326103f, 0.99992806f);
   const Vec<D> t = reciprocal(d, MulAdd(a, Set(d, 0.375f), Set(d, 1.0f)));
   Vec<D> r = Set(d, -0.091346316f);
   r = MulAdd(r, t, Set(d, 0.20184633f));
