@@ -51,7 +51,7 @@ DriftCurve measure_waypoints(const Flags& f) {
   const OpenDevice device(exec_of(f.exec));
   HeapAllocator heap(device.exec().device);
   const ModelDir first(waypoints.front());
-  const std::unique_ptr<Encoder> model = load_encoder(first, heap, device.exec().compute);
+  const std::unique_ptr<Encoder> model = load_encoder(first, heap, device.exec());
   const EncoderConfig& config = model->config();
   const std::unique_ptr<Encoder> start = load_start(ModelDir(o.model), config, heap);
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer_of(first);

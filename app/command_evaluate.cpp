@@ -27,7 +27,7 @@ struct Classifier {
         device(exec_of(exec)),
         heap(device.exec().device),
         memory(device.exec(), heap) {
-    model = load_encoder(source, heap, device.exec().compute);
+    model = load_encoder(source, heap, device.exec());
     if (model->config().labels.empty())
       throw data_error(directory, "has no classification head; 'cald finetune' gives it one");
   }

@@ -78,7 +78,7 @@ int write_states(const Flags& f) {
   const ModelDir source(f.model);
   const OpenDevice device(exec_of(f.exec));
   HeapAllocator heap(device.exec().device);
-  const std::unique_ptr<Encoder> model = load_encoder(source, heap, device.exec().compute);
+  const std::unique_ptr<Encoder> model = load_encoder(source, heap, device.exec());
   const TokenBatch batch = read_batch(f.input, model->config());
   PlannedMemory memory(device.exec(), heap);
   SafetensorsWriter out(f.output);

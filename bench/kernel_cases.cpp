@@ -33,13 +33,13 @@ std::string name_of_case(const char* which) {
 void add_linear(Cases& cases, const std::string& which, std::int64_t StepShape::*in, std::int64_t StepShape::*out) {
   const auto x = [in](Kit& k, const StepShape& s) { return k.factors({s.batch, s.seq, s.*in}); };
   const auto y = [out](Kit& k, const StepShape& s) { return k.factors({s.batch, s.seq, s.*out}); };
-  const auto w = [in, out](Kit& k, const StepShape& s) { return k.factors({s.*out, s.*in}); };
+  const auto w = [in, out](Kit& k, const StepShape& s, Packing p) { return k.weight({s.*out, s.*in}, p); };
   cases.push_back({"gemm/" + which + "_y", [=](Kit& k, const StepShape& s) {
                      const TensorRef b = k.values({s.*out});
-                     k.time(Gemm{x(k, s), w(k, s), b, {y(k, s), false}, false, true});
+                     k.time(Gemm{x(k, s), w(k, s, Packing::forward), b, {y(k, s), false}, false, true});
                    }});
   cases.push_back({"gemm/" + which + "_dx", [=](Kit& k, const StepShape& s) {
-                     k.time(Gemm{y(k, s), w(k, s), {}, {x(k, s), false}});
+                     k.time(Gemm{y(k, s), w(k, s, Packing::backward), {}, {x(k, s), false}});
                    }});
   cases.push_back({"gemm/" + which + "_dw", [=](Kit& k, const StepShape& s) {
                      k.time(Gemm{y(k, s), x(k, s), {}, {k.values({s.*out, s.*in}), false}, true});

@@ -1,6 +1,7 @@
 #include "bench/kernel_kit.h"
 
 #include "engine/base/rng.h"
+#include "engine/parameter.h"
 #include "kernels/elementwise.h"
 #include "kernels/transfer.h"
 
@@ -31,6 +32,15 @@ TensorRef KernelKit::normal(const Shape& shape, DType dtype, bool magnitudes) {
   const Tensor& rounded = operands_.emplace_back(context_.empty(shape, dtype));
   context_.launch(Copy{exact, rounded});
   return rounded;
+}
+
+TensorRef KernelKit::weight(const Shape& shape, Packing packing) {
+  const TensorRef w = values(shape);
+  if (context_.exec().compute == DType::f32) return w;
+  Tensor copy = weight_copy(shape, packing, memory_, MemClass::weights, "weight");
+  if (!copy) copy = weight_copy(shape, Packing::forward, memory_, MemClass::weights, "weight");
+  context_.launch(Copy{w, copy});
+  return operands_.emplace_back(copy);
 }
 
 TensorRef KernelKit::drawn(const Shape& shape, std::int64_t end) {

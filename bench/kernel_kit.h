@@ -23,6 +23,8 @@ class KernelKit {
   TensorRef positive(const Shape& shape, DType dtype = DType::f32) { return normal(shape, dtype, true); }
   /// Values in what products compute in.
   TensorRef factors(const Shape& shape) { return values(shape, context_.exec().compute); }
+  /// A weight (out, in) as a step's products have it.
+  TensorRef weight(const Shape& shape, Packing packing);
   /// Whole numbers: drawn from 0 to below `end`, counted from 0 along a row, all one value.
   TensorRef drawn(const Shape& shape, std::int64_t end);
   TensorRef counted(const Shape& shape);

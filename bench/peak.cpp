@@ -6,6 +6,7 @@
 
 #include "bench/kept_memory.h"
 #include "engine/context.h"
+#include "engine/parameter.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 
@@ -42,14 +43,20 @@ double triad_rate(Context& c, double seconds) {
 
 /// Which shape is the fastest differs between processors. None has rows of a multiple of 4 KiB, which alias in caches.
 /// A device that runs ahead has far more units to fill.
-double product_rate(Context& c, DType dtype, double seconds) {
+double product_rate(Context& c, Allocator& memory, DType dtype, double seconds) {
   using Extents = std::array<std::int64_t, 3>;
   static constexpr std::array<Extents, 3> kOfProcessors{{{1008, 1008, 1008}, {2016, 720, 720}, {1008, 2000, 720}}};
   static constexpr std::array<Extents, 3> kOfDevices{{{8192, 8192, 8192}, {8192, 4096, 4096}, {4096, 4096, 8192}}};
   const auto& shapes = c.runs_ahead() ? kOfDevices : kOfProcessors;
   double best = 0;
   for (const auto& [m, n, k] : shapes) {
-    const Tensor x = filled(c, {m, k}, dtype), w = filled(c, {n, k}, dtype), y = filled(c, {m, n});
+    const Tensor x = filled(c, {m, k}, dtype), y = filled(c, {m, n});
+    Tensor w = filled(c, {n, k});
+    if (dtype == DType::bf16) {
+      const Tensor copy = weight_copy({n, k}, Packing::forward, memory, MemClass::weights, "weight");
+      c.launch(Copy{w, copy});
+      w = copy;
+    }
     const Gemm product{x, w, {}, {y, false}, false, true};
     best = std::max(best, cost_of(product).flop / fastest(c, product, seconds / static_cast<double>(shapes.size())));
   }
@@ -74,8 +81,8 @@ Peak measure_peak(const Exec& exec, bool bf16, double seconds) {
   Context c(exec, memory);
   Peak peak;
   peak.bytes_per_s = triad_rate(c, seconds / 3);
-  peak.flop_per_s = product_rate(c, DType::f32, seconds / 3);
-  if (bf16) peak.bf16_flop_per_s = product_rate(c, DType::bf16, seconds / 3);
+  peak.flop_per_s = product_rate(c, memory, DType::f32, seconds / 3);
+  if (bf16) peak.bf16_flop_per_s = product_rate(c, memory, DType::bf16, seconds / 3);
   return peak;
 }
 

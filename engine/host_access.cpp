@@ -41,11 +41,10 @@ void fill_on_host(const Tensor& to, const std::function<void(float*)>& fill) {
     if (to.dtype() != DType::bf16) return fill(static_cast<float*>(bytes));
     std::vector<float> values(static_cast<std::size_t>(to.numel()));
     fill(values.data());
-    const auto on_host = [&](void* data, DType dtype) {
-      return TensorRef{data, dtype, to.shape(), to.strides(), true};
-    };
+    TensorRef rounded = to;
+    rounded.data = bytes;
     Exec host;
-    run<Device::cpu>(host, Copy{on_host(values.data(), DType::f32), on_host(bytes, DType::bf16)});
+    run<Device::cpu>(host, Copy{{values.data(), DType::f32, to.shape(), to.strides(), true}, rounded});
   });
 }
 

@@ -17,7 +17,8 @@ void fill_bytes_on_host(const Tensor& to, const std::function<void(void* bytes)>
 /// `look` sees the contiguous tensor's bytes.
 void look_at_bytes_on_host(const Tensor& from, const std::function<void(const void* bytes)>& look);
 
-/// `fill` sets all elements of the contiguous tensor as f32; one in bf16 receives them rounded to nearest even.
+/// `fill` sets all elements of the tensor, contiguous or packed, as f32; one in bf16 receives them rounded to nearest
+/// even.
 void fill_on_host(const Tensor& to, const std::function<void(float* values)>& fill);
 /// `look` sees those of a contiguous f32 tensor.
 inline void look_on_host(const Tensor& from, const std::function<void(const float* values)>& look) {

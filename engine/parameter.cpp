@@ -1,5 +1,10 @@
 #include "engine/parameter.h"
 
+#include <algorithm>
+
+#include "engine/host_access.h"
+#include "kernels/gemm.h"
+
 namespace cald {
 
 Parameter& ParameterSet::declare(const std::string& name, const Shape& shape, bool is_new) {
@@ -15,25 +20,75 @@ Parameter& ParameterSet::declare(const std::string& name, const Shape& shape, bo
 
 namespace {
 
-std::size_t bytes_of(const Parameter& p, DType dtype) {
-  return static_cast<std::size_t>(p.shape.numel()) * size_of(dtype);
+std::size_t bytes_of(const Shape& s, DType dtype) { return static_cast<std::size_t>(s.numel()) * size_of(dtype); }
+
+Tensor like(const Parameter& p, Allocator& memory, MemClass cls) {
+  return Tensor(memory.allocate(bytes_of(p.shape, DType::f32), cls, p.name.c_str()), p.shape, DType::f32);
 }
 
-Tensor like(const Parameter& p, Allocator& memory, MemClass cls, DType dtype = DType::f32) {
-  return Tensor(memory.allocate(bytes_of(p, dtype), cls, p.name.c_str()), p.shape, dtype);
+bool is_rounded(const Parameter& p, const Exec& exec) { return p.is_operand && exec.compute == DType::bf16; }
+
+/// Bytes of weight_copy().
+std::size_t copy_bytes_of(const Shape& weight, Device device, Packing packing) {
+  const std::size_t packed = packed_bytes(device, weight, packing);
+  return packed || packing == Packing::backward ? packed : bytes_of(weight, DType::bf16);
 }
 
-DType held_as(const Parameter& p, DType operands) { return p.is_operand ? operands : DType::f32; }
+void renew(const Tensor& copy, const Tensor& value) {
+  look_on_host(
+      value, [&](const float* from) { fill_on_host(copy, [&](float* to) { std::copy_n(from, value.numel(), to); }); });
+}
+void renew(const WeightCopies& copies, const Tensor& value) {
+  for (const Tensor* copy : {&copies.forward, &copies.backward})
+    if (*copy) renew(*copy, value);
+}
 
 }  // namespace
 
-void ParameterSet::allocate(Allocator& memory, MemClass cls, DType operands) {
-  for (Parameter& p : all_) p.value = like(p, memory, cls, held_as(p, operands));
+Tensor weight_copy(const Shape& weight, Packing packing, Allocator& memory, MemClass cls, const char* name) {
+  const std::size_t bytes = copy_bytes_of(weight, memory.device(), packing);
+  if (!bytes && packing == Packing::backward) return {};
+  const bool is_packed = packed_bytes(memory.device(), weight, packing) > 0;
+  return Tensor(memory.allocate(bytes, cls, name), weight, DType::bf16, is_packed ? packing : Packing::none);
 }
 
-std::size_t ParameterSet::bytes(DType operands) const {
+void Parameter::fill(const std::function<void(float*)>& set) const {
+  fill_on_host(value, set);
+  renew(copies, value);
+}
+
+void ParameterSet::allocate(Allocator& memory, MemClass cls) {
+  for (Parameter& p : all_) p.value = like(p, memory, cls);
+}
+
+void ParameterSet::allocate_frozen(Allocator& memory, MemClass cls, const Exec& exec) {
+  for (Parameter& p : all_)
+    p.value = is_rounded(p, exec) ? weight_copy(p.shape, Packing::forward, memory, cls, p.name.c_str())
+                                  : like(p, memory, cls);
+}
+
+std::size_t ParameterSet::frozen_bytes(const Exec& exec) const {
   std::size_t n = 0;
-  for (const Parameter& p : all_) n += bytes_of(p, held_as(p, operands));
+  for (const Parameter& p : all_)
+    n += is_rounded(p, exec) ? copy_bytes_of(p.shape, exec.device, Packing::forward) : bytes_of(p.shape, DType::f32);
+  return n;
+}
+
+void ParameterSet::keep_copies(Allocator& memory, MemClass cls, const Exec& exec) {
+  for (Parameter& p : all_) {
+    if (!is_rounded(p, exec)) continue;
+    p.copies.forward = weight_copy(p.shape, Packing::forward, memory, cls, p.name.c_str());
+    p.copies.backward = weight_copy(p.shape, Packing::backward, memory, cls, p.name.c_str());
+    renew(p.copies, p.value);
+  }
+}
+
+std::size_t ParameterSet::copy_bytes(const Exec& exec) const {
+  std::size_t n = 0;
+  for (const Parameter& p : all_)
+    if (is_rounded(p, exec))
+      for (const Packing packing : {Packing::forward, Packing::backward})
+        n += copy_bytes_of(p.shape, exec.device, packing);
   return n;
 }
 

@@ -1,6 +1,7 @@
 // A trained tensor with its gradient, and the ordered set of them that a model declares.
 #pragma once
 #include <deque>
+#include <functional>
 #include <string>
 #include <unordered_map>
 
@@ -8,11 +9,22 @@
 
 namespace cald {
 
+/// A weight (out, in) in bf16 as products read it best.
+struct WeightCopies {
+  Tensor forward;   ///< for x W^T
+  Tensor backward;  ///< for dy W; absent: the other serves both
+  explicit operator bool() const { return static_cast<bool>(forward); }
+};
+
+/// Memory for one of them, which a Copy of the weight fills. Absent where the other serves both.
+Tensor weight_copy(const Shape& weight, Packing packing, Allocator& memory, MemClass cls, const char* name);
+
 struct Parameter {
-  std::string name;  ///< the checkpoint's tensor name
-  Tensor value;      ///< contiguous; f32, or bf16 where a model that never learns holds its operands so
-  Tensor grad;       ///< f32, same shape; absent if it is not trained, or while a transient one is not there
-  Tensor grad_rows;  ///< (rows of value) i32; if present, grad is by rows: see AdamWSlot
+  std::string name;     ///< the checkpoint's tensor name
+  Tensor value;         ///< contiguous f32; of a model that never learns, an operand as its products read it best
+  WeightCopies copies;  ///< of value, which whoever changes it renews; absent: products round value themselves
+  Tensor grad;          ///< f32, same shape; absent if it is not trained, or while a transient one is not there
+  Tensor grad_rows;     ///< (rows of value) i32; if present, grad is by rows: see AdamWSlot
   Shape shape;
   std::size_t number = 0;       ///< in the order of declaration
   bool is_operand = false;      ///< enters matrix products and nothing else, there rounded to Exec::compute
@@ -21,6 +33,8 @@ struct Parameter {
   bool transient_grad = false;  ///< grad takes memory of the step when it is first written, until it is used
   bool has_grad = false;        ///< grad holds a sum begun in this optimizer step, so the next backward adds to it
 
+  /// Sets the value and its copies; `set` receives the memory for all elements in f32.
+  void fill(const std::function<void(float* values)>& set) const;
   /// The next backward sets the gradient; a transient one gives back its memory.
   void forget_grad() {
     has_grad = false;
@@ -36,11 +50,18 @@ class ParameterSet {
  public:
   /// Declares a parameter without memory. Error if the name is taken.
   Parameter& declare(const std::string& name, const Shape& shape, bool is_new = false);
-  /// Gives every parameter its value (class `cls`); undefined until loaded. No gradients yet. A model that never learns
-  /// may hold its operands as its products round them, in bf16: nothing that it computes changes.
-  void allocate(Allocator& memory, MemClass cls, DType operands = DType::f32);
-  /// Bytes that allocate() would take.
-  std::size_t bytes(DType operands = DType::f32) const;
+  /// Gives every parameter its value (class `cls`), in f32; undefined until filled. No gradients yet.
+  void allocate(Allocator& memory, MemClass cls);
+  /// The same for a model that never learns. Where products round their operands (exec.compute), it holds these as they
+  /// are read, so that nothing that it computes changes.
+  void allocate_frozen(Allocator& memory, MemClass cls, const Exec& exec);
+  /// Bytes that allocate_frozen() would take.
+  std::size_t frozen_bytes(const Exec& exec) const;
+  /// Where products round their operands, gives these copies as they are read (class `cls`), in which a step is spared
+  /// rounding them again and again. The values must be there.
+  void keep_copies(Allocator& memory, MemClass cls, const Exec& exec);
+  /// Bytes that keep_copies() would take.
+  std::size_t copy_bytes(const Exec& exec) const;
   /// Decides about the gradients; may be called again.
   void set_gradients(Allocator& memory, Gradients where);
   /// Forgets all gradients: the next backward sets instead of adding. Those of transient ones give back their memory.

@@ -11,6 +11,7 @@ TensorRef Tensor::ref() const {
   r.dtype = dtype_;
   r.shape = shape_;
   r.strides = strides_;
+  r.packing = packing_;
   if (storage_->data != nullptr)
     r.data = static_cast<std::byte*>(storage_->data) + static_cast<std::size_t>(offset_) * size_of(dtype_);
   return r;
@@ -28,6 +29,7 @@ Tensor Tensor::view(const Shape& shape) const {
 
 Tensor Tensor::narrow(int dim, std::int64_t begin, std::int64_t end) const {
   if (variable_ >= 0) throw Error("narrow: the tensor is differentiated, use Tape::narrow");
+  if (packing_ != Packing::none) throw Error("narrow: the tensor of shape " + shape_.str() + " is packed");
   if (dim < 0) dim += rank();
   if (dim < 0 || dim >= rank() || begin < 0 || end < begin || end > shape_[dim])
     throw Error("narrow: [" + std::to_string(begin) + ", " + std::to_string(end) + ") of dimension " +

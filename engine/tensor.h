@@ -15,19 +15,26 @@ namespace cald {
 class Tensor {
  public:
   Tensor() = default;
-  Tensor(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype)
-      : storage_(std::move(storage)), shape_(shape), strides_(contiguous_strides(shape)), dtype_(dtype) {}
+  Tensor(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype, Packing packing = Packing::none)
+      : storage_(std::move(storage)),
+        shape_(shape),
+        strides_(contiguous_strides(shape)),
+        dtype_(dtype),
+        packing_(packing) {}
 
   explicit operator bool() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
   const Shape& strides() const { return strides_; }
   DType dtype() const { return dtype_; }
+  Packing packing() const { return packing_; }
   int rank() const { return shape_.rank(); }
   std::int64_t dim(int i) const { return shape_[i]; }
   std::int64_t numel() const { return shape_.numel(); }
   std::int64_t cols() const { return ref().cols(); }
   std::int64_t rows() const { return ref().rows(); }
-  std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }
+  std::size_t bytes() const {
+    return packing_ == Packing::none ? static_cast<std::size_t>(numel()) * size_of(dtype_) : storage_->bytes;
+  }
 
   /// Where the elements lie.
   Device device() const { return storage_->device(); }
@@ -41,7 +48,7 @@ class Tensor {
 
   /// The same elements under another shape; the tensor must be contiguous and not differentiated.
   Tensor view(const Shape& shape) const;
-  /// Elements [begin, end) of dimension `dim`; not differentiated.
+  /// Elements [begin, end) of dimension `dim`; not differentiated and not packed.
   Tensor narrow(int dim, std::int64_t begin, std::int64_t end) const;
   /// The same values, cut from the tape: gradients stop here.
   Tensor detach() const;
@@ -57,6 +64,7 @@ class Tensor {
   std::int64_t offset_ = 0;  // elements
   Shape shape_, strides_;
   DType dtype_ = DType::f32;
+  Packing packing_ = Packing::none;
   std::int32_t variable_ = -1;
 };
 

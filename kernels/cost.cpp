@@ -123,7 +123,7 @@ Cost cost_of(const AdamW& a) {
       c += moves(s.grad, s.rows, s.moved);
       c.bytes += 6 * bytes_of(s.grad);
     } else {
-      c += moves(s.value, s.value, s.m, s.m, s.v, s.v, s.grad, s.moved);  // three are updated
+      c += moves(s.value, s.value, s.m, s.m, s.v, s.v, s.grad, s.moved, s.forward, s.backward);  // three are updated
     }
   return c;
 }

@@ -13,7 +13,8 @@ struct Fill {
 };
 Cost cost_of(const Fill&);
 
-/// y = x; same shape, any strides; dtypes may differ between f32 and bf16 (round to nearest even).
+/// y = x; same shape, any strides; dtypes may differ between f32 and bf16 (round to nearest even). y may be packed (see
+/// packed_bytes), x then being a matrix; what is subnormal becomes 0 there.
 struct Copy {
   static constexpr const char* name = "copy";
   TensorRef x, y;

@@ -19,7 +19,7 @@ void check_operand(const TensorRef& t, const char* what, bool batched) {
 }
 
 GemmOperand operand_of(const TensorRef& t, const char* what, bool transposed, bool batched) {
-  check_operand(t, what, batched);
+  if (t.packing == Packing::none) check_operand(t, what, batched);
   const std::int64_t rows = batched ? t.dim(1) : t.rows(), cols = t.cols();
   // Of one row the stride means nothing; libraries want it plausible all the same.
   const std::int64_t step = rows > 1 ? t.row_stride() : std::max<std::int64_t>(cols, 1);
@@ -34,6 +34,8 @@ GemmOperands gemm_operands(const Gemm& g) {
   GemmOperands o{};
   o.a = operand_of(g.a, "a", g.transpose_a, g.batched);
   o.b = operand_of(g.b, "b", g.transpose_b, g.batched);
+  if (g.b.packing == (g.transpose_b ? Packing::backward : Packing::forward) || g.a.packing != Packing::none)
+    throw Error("gemm: a weight " + g.b.shape.str() + " is packed for another product");
   o.c = operand_of(g.c.to, "c", false, g.batched);
   o.m = o.c.rows, o.n = o.c.cols, o.k = o.a.cols, o.batches = g.batched ? g.c.to.dim(0) : 1;
   const bool fits = o.a.rows == o.m && o.b.rows == o.k && o.b.cols == o.n &&
@@ -41,9 +43,10 @@ GemmOperands gemm_operands(const Gemm& g) {
   if (!fits)
     throw Error("gemm: a " + g.a.shape.str() + (g.transpose_a ? "^T" : "") + " times b " + g.b.shape.str() +
                 (g.transpose_b ? "^T" : "") + " does not give c " + g.c.to.shape.str());
-  if (g.a.dtype != g.b.dtype || (g.a.dtype == DType::f32 && g.c.to.dtype != DType::f32))
+  const bool rounded = g.a.dtype == DType::bf16 && g.b.dtype == DType::f32 && !g.batched;
+  if ((g.a.dtype != g.b.dtype && !rounded) || (g.a.dtype == DType::f32 && g.c.to.dtype != DType::f32))
     throw Error(std::string("gemm: a is ") + name_of(g.a.dtype) + ", b " + name_of(g.b.dtype) + ", c " +
-                name_of(g.c.to.dtype) + "; wanted all f32, or a and b bf16");
+                name_of(g.c.to.dtype) + "; wanted all f32, or a bf16 and, if batched, b too");
   if (g.bias.present && (g.batched || g.bias.numel() != o.n || g.bias.dtype != DType::f32 || !g.bias.is_contiguous()))
     throw Error("gemm: bias has shape " + g.bias.shape.str() + ", wanted f32 [" + std::to_string(o.n) + "]");
   return o;

@@ -9,7 +9,9 @@ namespace cald {
 /// a is (M, K), or (K, M) if transpose_a; b is (K, N), or (N, K) if transpose_b; c is (M, N); bias (N) is optional.
 /// Every operand is seen as [rows, cols] with one row stride (TensorRef::is_matrix); with `batched` all three are rank
 /// 3 and the first dimension counts independent products (bias absent).
-/// a and b are both f32, with an f32 c, or both bf16, with c in f32 or bf16; bias is f32.
+/// a and b are both f32, with an f32 c, or both bf16, with c in f32 or bf16; or a is bf16 and b, not batched, is f32
+/// and rounded to bf16 on the way. bias is f32. b may be a packed weight: one for x W^T with transpose_b, one for dy W
+/// without.
 struct Gemm {
   static constexpr const char* name = "gemm";
   TensorRef a, b, bias;
@@ -35,6 +37,18 @@ struct GemmOperands {
 };
 /// The operands as every backend sees them. Error: shapes, strides or dtypes do not fit.
 GemmOperands gemm_operands(const Gemm&);
+
+/// Bytes of a weight (out, in), packed for products in bf16; a Copy packs it. 0 where the backend's products are
+/// content with rows.
+template <Device D>
+std::size_t packed_bytes(const Shape& weight, Packing packing);
+template <>
+std::size_t packed_bytes<Device::cpu>(const Shape&, Packing);
+template <>
+std::size_t packed_bytes<Device::cuda>(const Shape&, Packing);
+inline std::size_t packed_bytes(Device d, const Shape& weight, Packing packing) {
+  return d == Device::cuda ? packed_bytes<Device::cuda>(weight, packing) : packed_bytes<Device::cpu>(weight, packing);
+}
 
 /// True if this processor multiplies bf16 by its own instructions (AVX-512 BF16); without them bf16 would be slower
 /// than f32, and a product of bf16 matrices is an Error.

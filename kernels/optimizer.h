@@ -19,10 +19,12 @@ struct AdamWSlot {
   TensorRef value, grad, m, v;
   float learning_rate;
   float weight_decay;
-  TensorRef rows = {};      ///< (V) i32; absent: grad is of value's shape
-  TensorRef moved = {};     ///< (V) i32, of a table: not 0 for the rows that ever had a gradient; updated too
-  std::uint32_t noise = 0;  ///< tells this parameter's rounding from that of others
+  TensorRef rows = {};   ///< (V) i32; absent: grad is of value's shape
+  TensorRef moved = {};  ///< (V) i32, of a table: not 0 for the rows that ever had a gradient; updated too
+  TensorRef forward = {}, backward = {};  ///< copies of value in bf16, renewed with it: packed, or one in rows
+  std::uint32_t noise = 0;                ///< tells this parameter's rounding from that of others
 
+  bool has_packed_copies() const { return forward.packing != Packing::none; }
   bool has_bf16_moments() const { return m.dtype == DType::bf16; }
   std::uint32_t noise_key(std::int64_t step) const { return mix(noise + static_cast<std::uint32_t>(step)); }
 };

@@ -92,7 +92,7 @@ class Encoder::Pass {
     a = linear(a, l.attention_out);
     a = normalise(a, x, l.attention_norm, dropout(c_.hidden_dropout, site + 1));
     Tensor h = linear(t_.cast(a, compute_), l.ffn_in);  // (B, S, FFN)
-    h = t_.apply(ActivatedLinear{c_.activation}, h, t_.cast(t_.parameter(*l.ffn_out.weight), h.dtype()),
+    h = t_.apply(ActivatedLinear{c_.activation, l.ffn_out.weight->copies}, h, t_.parameter(*l.ffn_out.weight),
                  t_.parameter(*l.ffn_out.bias));
     return normalise(h, a, l.ffn_norm, dropout(c_.hidden_dropout, site + 2));
   }
@@ -122,7 +122,7 @@ class Encoder::Pass {
     return d.active() ? t_.apply(DropoutOp{d}, x, in_.samples) : x;
   }
   Tensor linear(const Tensor& x, const Affine& a) {
-    return t_.apply(Linear{}, x, t_.cast(t_.parameter(*a.weight), x.dtype()), t_.parameter(*a.bias));
+    return t_.apply(Linear{a.weight->copies}, x, t_.parameter(*a.weight), t_.parameter(*a.bias));
   }
   Tensor normalise(const Tensor& x, const Tensor& residual, const Affine& a, const Dropout& d) {
     return t_.apply(LayerNorm{c_.eps, d}, x, residual, t_.parameter(*a.weight), t_.parameter(*a.bias), in_.samples);

@@ -18,14 +18,21 @@ inline Shape linear_shape(const char* name, const char* input, const Tensor& x, 
   return out;
 }
 
-/// y = x W^T + b. x: (..., in), W: (out, in), b: (out), f32, or absent -> y: (..., out). x and W are both f32 or both
-/// bf16, and y is like them.
+/// The weight as x W^T and as dy W read it.
+inline const Tensor& forward_of(const Tensor& w, const WeightCopies& c) { return c ? c.forward : w; }
+inline const Tensor& backward_of(const Tensor& w, const WeightCopies& c) {
+  return c.backward ? c.backward : forward_of(w, c);
+}
+
+/// y = x W^T + b. x: (..., in), f32 or bf16, W: (out, in), like x or f32, b: (out), f32, or absent -> y: (..., out),
+/// like x. An f32 W is rounded to bf16 beside a bf16 x; `copies` are of W where it has been.
 struct Linear {
   static constexpr const char* name = "linear";
+  WeightCopies copies = {};
 
   Tensor forward(Forward& f, const Tensor& x, const Tensor& w, const Tensor& b) const {
     Tensor y = f.empty(linear_shape(name, "x", x, w, b), x.dtype());
-    f.launch(Gemm{.a = x, .b = w, .bias = b, .c = {y, false}, .transpose_b = true});
+    f.launch(Gemm{.a = x, .b = forward_of(w, copies), .bias = b, .c = {y, false}, .transpose_b = true});
     f.save(x, w);
     return y;
   }
@@ -34,15 +41,15 @@ struct Linear {
     const Tensor &x = s[0], &w = s[1];
     if (const GradRef dw = g[1]) g.launch(Gemm{.a = dy, .b = x, .bias = {}, .c = dw, .transpose_a = true});
     if (const GradRef db = g[2]) g.launch(ColumnSum{dy, db});
-    if (const GradRef dx = g[0]) g.launch(Gemm{.a = dy, .b = w, .bias = {}, .c = dx});
+    if (const GradRef dx = g[0]) g.launch(Gemm{.a = dy, .b = backward_of(w, copies), .bias = {}, .c = dx});
   }
 };
 
 /// y = x W^T + s b^T: a Linear where the bias counts s times in a row, since the row of x is a sum of others with that
-/// much weight in all. x: (..., in), W: (out, in), both f32 or both bf16; b: (out) and s: (..., 1), f32 -> y: (...,
-/// out), like x.
+/// much weight in all. x, W and copies as of Linear; b: (out) and s: (..., 1), f32 -> y: (..., out), like x.
 struct WeightedBiasLinear {
   static constexpr const char* name = "weighted_bias_linear";
+  WeightCopies copies = {};
 
   Tensor forward(Forward& f, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& s) const {
     const Shape out = linear_shape(name, "x", x, w, b);
@@ -51,7 +58,7 @@ struct WeightedBiasLinear {
     one[-1] = 1;
     check_shape(name, "s", s.shape(), one);
     const Tensor sums = f.empty(out);
-    f.launch(Gemm{.a = x, .b = w, .bias = {}, .c = {sums, false}, .transpose_b = true});
+    f.launch(Gemm{.a = x, .b = forward_of(w, copies), .bias = {}, .c = {sums, false}, .transpose_b = true});
     f.launch(Gemm{.a = s, .b = b, .bias = {}, .c = {sums, true}});
     f.save(x, w, b, s);
     return in_dtype(f, sums, x.dtype());
@@ -60,7 +67,7 @@ struct WeightedBiasLinear {
   void backward(const Saved& saved, const Tensor& dy, Grads& g) const {
     const Tensor &x = saved[0], &w = saved[1], &b = saved[2], &s = saved[3];
     if (const GradRef dw = g[1]) g.launch(Gemm{.a = dy, .b = x, .bias = {}, .c = dw, .transpose_a = true});
-    if (const GradRef dx = g[0]) g.launch(Gemm{.a = dy, .b = w, .bias = {}, .c = dx});
+    if (const GradRef dx = g[0]) g.launch(Gemm{.a = dy, .b = backward_of(w, copies), .bias = {}, .c = dx});
     if (!g.wanted(2) && !g.wanted(3)) return;
     const Tensor d = in_dtype(g, dy, DType::f32);
     if (const GradRef db = g[2]) g.launch(Gemm{.a = s, .b = d, .bias = {}, .c = db, .transpose_a = true});
@@ -82,12 +89,13 @@ struct WeightedBiasLinear {
 struct ActivatedLinear {
   static constexpr const char* name = "activated_linear";
   Activation f;
+  WeightCopies copies = {};
 
   Tensor forward(Forward& fw, const Tensor& h, const Tensor& w, const Tensor& b) const {
     Tensor y = fw.empty(linear_shape(name, "h", h, w, b), h.dtype());
     const Tensor a = fw.like(h);
     fw.launch(ActivationForward{h, a, f});
-    fw.launch(Gemm{.a = a, .b = w, .bias = b, .c = {y, false}, .transpose_b = true});
+    fw.launch(Gemm{.a = a, .b = forward_of(w, copies), .bias = b, .c = {y, false}, .transpose_b = true});
     fw.save(h, w);
     return y;
   }
@@ -105,7 +113,7 @@ struct ActivatedLinear {
     if (!g.wanted(0)) return;
     if (!slope_from_output) a = {};
     const Tensor dh = g.empty(h.shape(), h.dtype());
-    g.launch(Gemm{.a = dy, .b = w, .bias = {}, .c = {dh, false}});
+    g.launch(Gemm{.a = dy, .b = backward_of(w, copies), .bias = {}, .c = {dh, false}});
     g.launch(ActivationBackward{slope_from_output ? a : h, dh, {dh, false}, f});
     g.pass(0, dh);
   }

@@ -19,8 +19,11 @@ DropoutPlan teacher_dropout(const RunOptions& o, std::int64_t step, bool by_defa
   return {on, rate, o.seed, static_cast<std::uint32_t>(step), kTeacherStream};
 }
 
-/// What the teacher's products round their inputs to.
-DType teacher_compute(const RunOptions& o) { return dtype_of(o.teacher_dtype.value_or(o.dtype)); }
+/// How the teacher computes.
+Exec teacher_exec(const RunOptions& o, Exec exec) {
+  exec.compute = dtype_of(o.teacher_dtype.value_or(o.dtype));
+  return exec;
+}
 
 Guidance take(EncoderOutput&& out, const GuideStep& at) {
   Guidance g;
@@ -54,8 +57,9 @@ void require_room(const EncoderConfig& teacher, const RunOptions& o, const std::
 /// Target mode: the fine-tuned transformer, frozen.
 class TargetGuide : public Guide {
  public:
-  TargetGuide(const RunOptions& o, const std::string& from, const EncoderConfig& student, Allocator& memory)
-      : options_(o), memory_(memory), path_(from) {
+  TargetGuide(const RunOptions& o, const std::string& from, const EncoderConfig& student, Allocator& memory,
+              const Exec& exec)
+      : options_(o), memory_(memory), exec_(teacher_exec(o, exec)), path_(from) {
     const ModelDir directory(from);
     teacher_ = std::make_unique<Encoder>(read_encoder_config(directory));
     plan_transfer(*teacher_, directory, {});  // every complaint comes before any memory is taken
@@ -72,21 +76,21 @@ class TargetGuide : public Guide {
   TeacherWeights weights() const override {
     TeacherWeights w{options_.device == DeviceOption::cpu, mapped_ != nullptr};
     if (!w.can_be_mapped) return {};
-    w.if_copied = teacher_->parameters().bytes(teacher_compute(options_));
+    w.if_copied = teacher_->parameters().frozen_bytes(exec_);
     w.if_mapped = size_if_mapped_;
     w.taken = mapped_ ? mapped_->copied() : w.if_copied;
     return w;
   }
 
   void copy_weights() override {
-    teacher_->parameters().allocate(memory_, MemClass::teacher, teacher_compute(options_));
+    teacher_->parameters().allocate_frozen(memory_, MemClass::teacher, exec_);
     mapped_.reset();
     load_parameters(*teacher_, ModelDir(path_), {});
   }
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>&) override {
     const Context::Scope scope(c, "teacher");
-    const Context::Compute compute(c, teacher_compute(options_));
+    const Context::Compute compute(c, exec_.compute);
     Tape tape(c, false);  // eq:target_teacher
     return take(teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, false), at.states), at);
   }
@@ -117,6 +121,7 @@ class TargetGuide : public Guide {
   }
 
   Allocator& memory_;
+  const Exec exec_;
   std::string path_;
   std::size_t size_if_mapped_ = 0;
   std::unique_ptr<Encoder> teacher_;
@@ -127,8 +132,8 @@ class TargetGuide : public Guide {
 class WaypointGuide : public TargetGuide {
  public:
   WaypointGuide(const RunOptions& o, std::vector<std::string> waypoints, std::int64_t total,
-                const EncoderConfig& student, Allocator& memory)
-      : TargetGuide(o, waypoints.front(), student, memory), waypoints_(std::move(waypoints)), total_(total) {}
+                const EncoderConfig& student, Allocator& memory, const Exec& exec)
+      : TargetGuide(o, waypoints.front(), student, memory, exec), waypoints_(std::move(waypoints)), total_(total) {}
 
   void begin_step(std::int64_t step) override {
     const std::int64_t due = waypoint_at(step, total_, static_cast<std::int64_t>(waypoints_.size()));
@@ -147,8 +152,8 @@ class WaypointGuide : public TargetGuide {
 class TrajectoryGuide : public Guide {
  public:
   TrajectoryGuide(const RunOptions& o, const ModelDir& source, const LearningRateSchedule& schedule,
-                  const EncoderConfig& student, Allocator& memory)
-      : options_(o), schedule_(schedule) {
+                  const EncoderConfig& student, Allocator& memory, const Exec& exec)
+      : options_(o), memory_(memory), exec_(teacher_exec(o, exec)), schedule_(schedule) {
     EncoderConfig config = read_encoder_config(source);
     require_transformer(config, source);
     TransferPolicy policy;
@@ -171,7 +176,7 @@ class TrajectoryGuide : public Guide {
 
   Guidance guide(Context& c, const LabelledInput& in, const GuideStep& at, std::optional<Tensor>& ce) override {
     const Context::Scope scope(c, "teacher");
-    const Context::Compute compute(c, teacher_compute(options_));
+    const Context::Compute compute(c, exec_.compute);
     Tape tape(c, learns(at.step));
     EncoderOutput out =
         teacher_->forward(tape, in.encoder, teacher_dropout(options_, at.step, true), at.states, at.recompute);
@@ -183,6 +188,9 @@ class TrajectoryGuide : public Guide {
     ce = ce->detach();
     return g;
   }
+
+  std::size_t copy_bytes() const override { return teacher_->parameters().copy_bytes(exec_); }
+  void keep_copies() override { teacher_->parameters().keep_copies(memory_, MemClass::teacher, exec_); }
 
   std::string phase(std::int64_t step) const override { return learns(step) ? "learning" : "watching"; }
 
@@ -206,6 +214,8 @@ class TrajectoryGuide : public Guide {
   bool learns(std::int64_t step) const { return (step + 1) % options_.teacher_interval == 0; }  // eq:teacher_interval
 
   const RunOptions options_;
+  Allocator& memory_;
+  const Exec exec_;
   LearningRateSchedule schedule_;
   std::unique_ptr<Encoder> teacher_;
   std::unique_ptr<Optimizer> optimizer_;
@@ -219,17 +229,17 @@ std::int64_t waypoint_at(std::int64_t step, std::int64_t total, std::int64_t cou
 }
 
 std::unique_ptr<Guide> make_guide(const RunOptions& o, const ModelDir& source, const LearningRateSchedule& schedule,
-                                  const EncoderConfig& student, Allocator& memory) {
+                                  const EncoderConfig& student, Allocator& memory, const Exec& exec) {
   switch (o.mode) {
     case Mode::finetune:
     case Mode::unguided:
       return nullptr;
     case Mode::target:
-      return std::make_unique<TargetGuide>(o, o.teacher, student, memory);
+      return std::make_unique<TargetGuide>(o, o.teacher, student, memory, exec);
     case Mode::trajectory:
-      return std::make_unique<TrajectoryGuide>(o, source, schedule, student, memory);
+      return std::make_unique<TrajectoryGuide>(o, source, schedule, student, memory, exec);
     case Mode::waypoint:
-      return std::make_unique<WaypointGuide>(o, list_waypoints(o.waypoints), schedule.steps, student, memory);
+      return std::make_unique<WaypointGuide>(o, list_waypoints(o.waypoints), schedule.steps, student, memory, exec);
   }
   return nullptr;
 }

@@ -43,6 +43,9 @@ class Guide {
   virtual TeacherWeights weights() const { return {}; }
   /// Copies the weights into memory, should they lie in their files.
   virtual void copy_weights() {}
+  /// Of a teacher that learns: the copies of its weights for products, see ParameterSet.
+  virtual std::size_t copy_bytes() const { return 0; }
+  virtual void keep_copies() {}
   /// Bytes of the moments of a teacher that learns.
   virtual std::size_t moment_bytes() const { return 0; }
   /// After the student's update.
@@ -59,7 +62,7 @@ std::int64_t waypoint_at(std::int64_t step, std::int64_t total, std::int64_t cou
 /// The guide of the options' mode; null for finetune and unguided. `source` is MODEL's directory. A frozen teacher's
 /// weights lie in their files if options.map_teacher says so, or where a memory budget may (see Trainer::fit).
 std::unique_ptr<Guide> make_guide(const RunOptions& options, const ModelDir& source,
-                                  const LearningRateSchedule& schedule, const EncoderConfig& student,
-                                  Allocator& memory);
+                                  const LearningRateSchedule& schedule, const EncoderConfig& student, Allocator& memory,
+                                  const Exec& exec);
 
 }  // namespace cald

@@ -202,7 +202,7 @@ TransferReport load_parameters(Encoder& model, const ModelDir& from, const Trans
   for (Parameter& p : model.parameters().all()) {
     const Source s = transfer.find(p);
     if (wanted && !wanted(p)) continue;
-    fill_on_host(p.value, [&](float* out) {
+    p.fill([&](float* out) {
       if (s.tensor) {
         read_rows(s, p, transfer.rows_without_position(), out);
         require_finite(p, out, s.tensor, from.path());
@@ -323,10 +323,10 @@ void replace_mixers(EncoderConfig& config, const std::string& layers, const std:
   }
 }
 
-std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, DType compute) {
+std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, const Exec& exec) {
   auto model = std::make_unique<Encoder>(read_encoder_config(from));
   plan_transfer(*model, from, {});  // every complaint comes before any memory is taken
-  model->parameters().allocate(memory, MemClass::weights, compute);
+  model->parameters().allocate_frozen(memory, MemClass::weights, exec);
   load_parameters(*model, from, {});
   return model;
 }
@@ -341,8 +341,7 @@ void write_weights(const ParameterSet& parameters, const std::string& path) {
 
 void read_weights(ParameterSet& parameters, const std::string& path) {
   const SafetensorsFile file(path);
-  for (Parameter& p : parameters.all())
-    fill_on_host(p.value, [&](float* values) { file.read_f32(p.name, p.shape, values); });
+  for (Parameter& p : parameters.all()) p.fill([&](float* values) { file.read_f32(p.name, p.shape, values); });
 }
 
 void save_model(const Encoder& model, const std::string& directory, const std::string& tokenizer_from,

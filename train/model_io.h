@@ -74,8 +74,8 @@ std::optional<std::int64_t> trained_length(const ModelDir& dir);
 void replace_mixers(EncoderConfig& config, const std::string& layers, const std::string& mixer,
                     const nlohmann::json& options);
 
-/// An encoder ready to run, without gradients, for evaluation and prediction; `compute` is that of its passes.
-std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, DType compute);
+/// An encoder ready to run, without gradients, for evaluation and prediction; `exec` is that of its passes.
+std::unique_ptr<Encoder> load_encoder(const ModelDir& from, Allocator& memory, const Exec& exec);
 
 /// Writes a model directory atomically; the tokenizer's files are copied from `tokenizer_from`, with `length` as the
 /// new trained_length() if that is given.

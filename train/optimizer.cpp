@@ -89,6 +89,8 @@ void Optimizer::update_now(Context& c, const Parameter& p, double factor) {
 AdamWSlot Optimizer::slot(const Parameter& p, double factor) const {
   const double rate = (p.is_new ? new_rate_ : rate_) * factor;  // eq:new_rate
   AdamWSlot s{p.value, p.grad, m_[p.number], v_[p.number], static_cast<float>(rate), static_cast<float>(weight_decay_)};
+  s.forward = p.copies.forward;
+  s.backward = p.copies.backward;
   if (p.grad_rows) s.rows = p.grad_rows;
   if (p.is_table) s.moved = moved_[p.number];
   s.noise = static_cast<std::uint32_t>(stream_of(p.name) ^ seed_);

@@ -80,7 +80,8 @@ Trainer::Trainer(const RunOptions& options, HeapAllocator& heap, Progress& progr
   const double new_rate = options_.new_learning_rate.value_or(options_.learning_rate);
   if (schedule_.steps == 0) return;
   optimizer_ = std::make_unique<Optimizer>(student_->parameters(), heap_, options_, options_.learning_rate, new_rate);
-  guide_ = make_guide(options_, ModelDir(options_.model), schedule_, student_->config(), heap_);
+  guide_ = make_guide(options_, ModelDir(options_.model), schedule_, student_->config(), heap_, memory_.exec());
+  if (options_.memory_budget.empty()) keep_copies();
   step_ = std::make_unique<TrainStep>(options_, *student_, *optimizer_, guide_.get(), schedule_, memory_);
   if (options_.drift)
     drift_ = std::make_unique<DriftRecord>(options_, *student_, *dev_, schedule_.steps, source_.path(), memory_, heap_);

@@ -85,6 +85,9 @@ class Trainer {
   MemoryBounds bounds() const;
   /// Whether the options say so, or nothing else may be chosen: false, then true, as far as each is possible.
   std::vector<bool> teacher_choices() const;
+  /// Copies of weights for products in bf16, those of a teacher that learns too: what they take, and taking it.
+  std::size_t copy_bytes() const;
+  void keep_copies();
   std::size_t bytes_with(std::int64_t recompute, std::int64_t micro_batches, std::int64_t batch, bool map_teacher);
   void make_schedule();
   DataMarks data_marks() const;

@@ -86,6 +86,15 @@ Trainer::LeastMemory Trainer::least_memory() {
   return l;
 }
 
+std::size_t Trainer::copy_bytes() const {
+  return student_->parameters().copy_bytes(memory_.exec()) + (guide_ ? guide_->copy_bytes() : 0);
+}
+
+void Trainer::keep_copies() {
+  student_->parameters().keep_copies(heap_, MemClass::weights, memory_.exec());
+  if (guide_) guide_->keep_copies();
+}
+
 bool Trainer::fit(std::size_t budget) {
   if (!step_) return true;
   std::optional<MemoryChoice> best;
@@ -101,6 +110,7 @@ bool Trainer::fit(std::size_t budget) {
   options_.micro_batches = best->micro_batches;
   options_.map_teacher = best->map_teacher;
   if (guide_ && !best->map_teacher && guide_->weights().are_mapped) guide_->copy_weights();
+  if (best->bytes + copy_bytes() <= budget) keep_copies();
   return true;
 }
 

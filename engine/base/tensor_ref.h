@@ -5,6 +5,10 @@
 
 namespace cald {
 
+/// How a weight (out, in) lies in memory: by its strides, or in a form of the backend's own that nothing but its
+/// products read, for x W^T or for dy W.
+enum class Packing : std::uint8_t { none, forward, backward };
+
 /// A non-owning view: address, dtype, shape and strides (in elements). On the meta device `data` is null.
 /// An absent optional operand is a default-constructed TensorRef.
 struct TensorRef {
@@ -13,6 +17,7 @@ struct TensorRef {
   Shape shape;
   Shape strides;
   bool present = false;
+  Packing packing = Packing::none;
 
   template <class T>
   T* as() const {
@@ -33,6 +38,7 @@ struct TensorRef {
   std::int64_t row_stride() const { return shape.rank() >= 2 ? strides[-2] : cols(); }
   /// True if the tensor is [rows, cols] with unit stride inside a row and one stride between all rows.
   bool is_matrix() const {
+    if (packing != Packing::none) return false;
     if (shape.rank() == 0) return true;
     if (cols() > 1 && strides[-1] != 1) return false;
     for (int i = shape.rank() - 3; i >= 0; --i)
@@ -40,6 +46,7 @@ struct TensorRef {
     return true;
   }
   bool is_contiguous() const {
+    if (packing != Packing::none) return false;
     std::int64_t step = 1;
     for (int i = shape.rank() - 1; i >= 0; --i) {
       if (shape[i] > 1 && strides[i] != step) return false;

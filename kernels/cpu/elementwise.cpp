@@ -9,6 +9,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/cpu/gemm_panels.h"
 #include "kernels/cpu/strided.h"
 #include "kernels/elementwise.h"
 
@@ -143,6 +144,12 @@ template <>
 void run<Device::cpu>(Exec& exec, const Copy& c) {
   check_pair(Copy::name, c.x, c.y);
   const DType from = c.x.dtype, to = c.y.dtype;
+  if (c.x.packing != Packing::none) throw Error("copy: x, of shape " + c.x.shape.str() + ", is packed");
+  if (c.y.packing != Packing::none) {
+    PanelPacking p{c.x.data, from, c.x.dim(0), c.x.dim(1), c.x.row_stride(), nullptr, nullptr, true};
+    (c.y.packing == Packing::forward ? p.forward : p.backward) = c.y.data;
+    return pack_panels(exec, p);
+  }
   if (from == DType::f32 && to == DType::bf16)
     return convert<float, Bf16>(exec, c.x, c.y, HWY_DYNAMIC_DISPATCH(narrow_to_bf16));
   if (from == DType::bf16 && to == DType::f32)

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/gemm_panels.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
 
 #ifndef CALD_KERNELS_CPU_OPTIMIZER
@@ -119,25 +121,40 @@ std::int64_t chunk_of(const AdamWSlot& s) {
   return std::max<std::int64_t>(1, kChunk / cols) * cols;
 }
 std::int64_t chunks_of(const AdamWSlot& s) { return (s.value.numel() + chunk_of(s) - 1) / chunk_of(s); }
-std::int64_t chunks_of(const Slots& slots) {
+
+/// A weight with packed copies is updated strip by strip, and packed while these lie in the cache.
+PanelPacking packing_of(const AdamWSlot& s) {
+  const std::int64_t out = s.value.rows(), in = s.value.cols();
+  return {s.value.data, DType::f32, out, in, in, s.forward.data, s.backward.data, true};
+}
+
+/// The parts of an update, and those of a norm.
+std::int64_t update_parts(const AdamWSlot& s) { return s.has_packed_copies() ? packing_of(s).strips() : chunks_of(s); }
+std::int64_t norm_parts(const AdamWSlot& s) { return chunks_of(s); }
+using PartsOf = std::int64_t (*)(const AdamWSlot&);
+
+std::int64_t parts_of(const Slots& slots, PartsOf parts) {
   std::int64_t n = 0;
-  for (const AdamWSlot& s : slots) n += chunks_of(s);
+  for (const AdamWSlot& s : slots) n += parts(s);
   return n;
 }
 
-/// Calls fn(chunk, slot, first element, elements) for chunks [begin, end), counted through all slots.
+/// Calls fn(slot, its part's number, number in all) for parts [begin, end), counted through all slots.
 template <class Fn>
-void each_chunk(const Slots& slots, std::int64_t begin, std::int64_t end, const Fn& fn) {
+void each_part(const Slots& slots, PartsOf parts, std::int64_t begin, std::int64_t end, const Fn& fn) {
   std::int64_t first = 0;
   for (const AdamWSlot& s : slots) {
-    const std::int64_t last = first + chunks_of(s);
-    for (std::int64_t c = std::max(begin, first); c < std::min(end, last); ++c) {
-      const std::int64_t at = (c - first) * chunk_of(s);
-      fn(c, s, at, std::min(chunk_of(s), s.value.numel() - at));
-    }
+    const std::int64_t last = first + parts(s);
+    for (std::int64_t i = std::max(begin, first); i < std::min(end, last); ++i) fn(s, i - first, i);
     first = last;
     if (first >= end) return;
   }
+}
+/// Calls fn(first element, elements) for a chunk.
+template <class Fn>
+void on_chunk(const AdamWSlot& s, std::int64_t chunk, const Fn& fn) {
+  const std::int64_t at = chunk * chunk_of(s);
+  fn(at, std::min(chunk_of(s), s.value.numel() - at));
 }
 
 /// Elements [at, at + n), whole rows, of a slot whose gradient is by rows.
@@ -161,6 +178,21 @@ void mark_rows(const AdamWSlot& s, std::int64_t at, std::int64_t n) {
   std::fill(moved + (at + cols - 1) / cols, moved + (at + n + cols - 1) / cols, 1);
 }
 
+/// A chunk of a slot.
+void update_chunk(const AdamWFactors& f, const AdamWSlot& s, std::int64_t at, std::int64_t n) {
+  if (s.rows.present) return update_rows(f, s, at, n);
+  if (s.moved.present) mark_rows(s, at, n);
+  HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s, s.grad.f32() + at, at, n);
+}
+
+/// A strip of a slot, and its copies.
+void update_strip(const AdamWFactors& f, const AdamWSlot& s, std::int64_t strip) {
+  const PanelPacking p = packing_of(s);
+  const std::int64_t at = strip * p.kStrip * p.in, n = std::min(p.kStrip * p.in, s.value.numel() - at);
+  HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s, s.grad.f32() + at, at, n);
+  pack_strips(p, strip, strip + 1);
+}
+
 }  // namespace
 
 template <>
@@ -168,8 +200,8 @@ void run<Device::cpu>(Exec& exec, const AdamW& a) {
   const double correction1 = 1.0 - std::pow(a.beta1, static_cast<double>(a.step));
   const double correction2 = 1.0 - std::pow(a.beta2, static_cast<double>(a.step));
   const float scale = a.max_norm > 0.0f ? std::min(1.0f, a.max_norm / (a.norm.f32()[0] + 1e-6f)) : 1.0f;
-  parallel_for(exec, chunks_of(*a.slots), kGrain, [&](std::int64_t begin, std::int64_t end) {
-    each_chunk(*a.slots, begin, end, [&](std::int64_t, const AdamWSlot& s, std::int64_t at, std::int64_t n) {
+  parallel_for(exec, parts_of(*a.slots, update_parts), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    each_part(*a.slots, update_parts, begin, end, [&](const AdamWSlot& s, std::int64_t part, std::int64_t) {
       const double rate = static_cast<double>(s.learning_rate);
       const AdamWFactors f{static_cast<float>(1.0 - rate * static_cast<double>(s.weight_decay)),
                            static_cast<float>(a.beta1),
@@ -181,25 +213,28 @@ void run<Device::cpu>(Exec& exec, const AdamW& a) {
                            static_cast<float>(std::sqrt(correction2)),
                            scale,
                            s.noise_key(a.step)};
-      if (s.rows.present) return update_rows(f, s, at, n);
-      if (s.moved.present) mark_rows(s, at, n);
-      HWY_DYNAMIC_DISPATCH(adamw_chunk)(f, s, s.grad.f32() + at, at, n);
+      if (s.has_packed_copies()) return update_strip(f, s, part);
+      on_chunk(s, part, [&](std::int64_t at, std::int64_t n) { update_chunk(f, s, at, n); });
     });
   });
+  for (const AdamWSlot& s : *a.slots)
+    if (s.forward.present && !s.has_packed_copies()) run<Device::cpu>(exec, Copy{s.value, s.forward});
 }
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const GradientNorm& a) {
-  return static_cast<std::size_t>(chunks_of(*a.slots)) * sizeof(double);
+  return static_cast<std::size_t>(parts_of(*a.slots, norm_parts)) * sizeof(double);
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const GradientNorm& a) {
-  const std::int64_t chunks = chunks_of(*a.slots);
+  const std::int64_t chunks = parts_of(*a.slots, norm_parts);
   auto* sums = static_cast<double*>(exec.workspace);
   parallel_for(exec, chunks, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    each_chunk(*a.slots, begin, end, [&](std::int64_t c, const AdamWSlot& s, std::int64_t at, std::int64_t n) {
-      sums[c] = HWY_DYNAMIC_DISPATCH(squares_chunk)(s.grad.f32() + at, n);
+    each_part(*a.slots, norm_parts, begin, end, [&](const AdamWSlot& s, std::int64_t chunk, std::int64_t number) {
+      on_chunk(s, chunk, [&](std::int64_t at, std::int64_t n) {
+        sums[number] = HWY_DYNAMIC_DISPATCH(squares_chunk)(s.grad.f32() + at, n);
+      });
     });
   });
   double total = 0.0;

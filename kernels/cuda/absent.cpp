@@ -39,6 +39,11 @@ const DeviceFunctions& device_functions<Device::cuda>() {
   return functions;
 }
 
+template <>
+std::size_t packed_bytes<Device::cuda>(const Shape&, Packing) {
+  return 0;
+}
+
 #define CALD_ABSENT(Args)                      \
   template <>                                  \
   void run<Device::cuda>(Exec&, const Args&) { \

@@ -187,31 +187,48 @@ void write_bias(const Exec& exec, const Gemm& g, const GemmOperands& o, bool add
 /// What the kernels behind cuBLASLt may load of a bias at a time; no preference tells it of less.
 bool is_fusible(const TensorRef& bias) { return bias.present && reinterpret_cast<std::uintptr_t>(bias.data) % 16 == 0; }
 
-/// A bias has the dtype of c.
-std::size_t bias_bytes(const Gemm& g) {
-  if (!g.bias.present || g.c.to.dtype != DType::bf16) return 0;
-  const std::size_t bytes = static_cast<std::size_t>(g.bias.numel()) * size_of(DType::bf16);
+/// Bytes of an operand's copy in bf16.
+std::size_t rounded_bytes(const TensorRef& x) {
+  const std::size_t bytes = static_cast<std::size_t>(x.numel()) * size_of(DType::bf16);
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+/// A bias has the dtype of c.
+bool bias_is_rounded(const Gemm& g) { return g.bias.present && g.c.to.dtype == DType::bf16; }
+bool b_is_rounded(const Gemm& g) { return g.b.dtype != g.a.dtype; }
+
+/// x is rounded to bf16 at `to`, which then moves behind it.
+void round(Exec& exec, TensorRef& x, std::byte*& to) {
+  const TensorRef rounded{to, DType::bf16, x.shape, contiguous_strides(x.shape), true};
+  run<Device::cuda>(exec, Copy{x, rounded});
+  x = rounded;
+  to += rounded_bytes(x);
 }
 
 }  // namespace
 
 template <>
-std::size_t workspace_bytes<Device::cuda>(const Exec&, const Gemm& g) {
-  const GemmOperands o = gemm_operands(g);
-  return o.m * o.n * o.k * o.batches == 0 ? 0 : scratch_bytes(o) + bias_bytes(g);
+std::size_t packed_bytes<Device::cuda>(const Shape&, Packing) {
+  return 0;
 }
 
 template <>
-void run<Device::cuda>(Exec& exec, const Gemm& g) {
+std::size_t workspace_bytes<Device::cuda>(const Exec&, const Gemm& g) {
   const GemmOperands o = gemm_operands(g);
+  if (o.m * o.n * o.k * o.batches == 0) return 0;
+  return scratch_bytes(o) + (bias_is_rounded(g) ? rounded_bytes(g.bias) : 0) +
+         (b_is_rounded(g) ? rounded_bytes(g.b) : 0);
+}
+
+template <>
+void run<Device::cuda>(Exec& exec, const Gemm& given) {
+  const GemmOperands o = gemm_operands(given);
   if (o.m * o.n * o.batches == 0) return;
-  if (o.k == 0) return write_bias(exec, g, o, g.c.add);
+  if (o.k == 0) return write_bias(exec, given, o, given.c.add);
+  Gemm g = given;
   TensorRef bias = g.bias;
-  if (bias_bytes(g)) {
-    bias.dtype = DType::bf16, bias.data = static_cast<std::byte*>(exec.workspace) + scratch_bytes(o);
-    run<Device::cuda>(exec, Copy{g.bias, bias});
-  }
+  auto* rounded = static_cast<std::byte*>(exec.workspace) + scratch_bytes(o);
+  if (b_is_rounded(g)) round(exec, g.b, rounded);
+  if (bias_is_rounded(g)) round(exec, bias, rounded);
   auto& products = static_cast<cuda::DeviceState*>(exec.state)->products;
   const bool fused = is_fusible(bias);
   const Product product(exec, g, fused ? bias.data : nullptr);

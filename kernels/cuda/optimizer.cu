@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/check_launch.h"
 #include "kernels/cuda/optimizer.cuh"
+#include "kernels/elementwise.h"
 
 namespace cald {
 namespace {
@@ -80,6 +81,8 @@ void run<Device::cuda>(Exec& exec, const AdamW& a) {
         a.name, cuda::launch(kernel, {blocks, cuda::kOptimizerThreads, 0, static_cast<cudaStream_t>(exec.stream)},
                              table, factors));
   });
+  for (const AdamWSlot& s : *a.slots)
+    if (s.forward.present) run<Device::cuda>(exec, Copy{s.value, s.forward});
 }
 
 template <>

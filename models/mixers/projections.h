@@ -24,10 +24,10 @@ class Projections {
 
  private:
   Tensor project(Tape& t, const Tensor& x, int i) const {
-    return t.apply(Linear{}, x, t.cast(t.parameter(*weight_[i]), x.dtype()), t.parameter(*bias_[i]));
+    return t.apply(Linear{weight_[i]->copies}, x, t.parameter(*weight_[i]), t.parameter(*bias_[i]));
   }
   Tensor project(Tape& t, const Tensor& sums, int i, const Tensor& weight) const {
-    return t.apply(WeightedBiasLinear{}, sums, t.cast(t.parameter(*weight_[i]), sums.dtype()), t.parameter(*bias_[i]),
+    return t.apply(WeightedBiasLinear{weight_[i]->copies}, sums, t.parameter(*weight_[i]), t.parameter(*bias_[i]),
                    weight);
   }
   Parameter* weight_[3];

@@ -181,6 +181,85 @@ TEST(Linear, NoRowsAndNoColumns) {
   }
 }
 
+/// The weight packed, from f32 or bf16; absent where the backend does not pack it.
+Tensor packed(Context& c, HeapAllocator& memory, const Tensor& w, Packing packing) {
+  const Tensor to = weight_copy(w.shape(), packing, memory, MemClass::weights, "packed");
+  if (!to || to.packing() == Packing::none) return {};
+  c.launch(Copy{w, to});
+  return to;
+}
+
+/// x W^T and dy W with a weight that is rounded before the product, in it, or once and for all: within the error of a
+/// sum in f32, and the last two alike to the bit.
+TEST(Linear, WeightsThatAreRoundedAndPacked) {
+  if (!backend().has_bf16_products) GTEST_SKIP() << "this processor has no bf16 instructions";
+  const std::pair<std::int64_t, std::int64_t> sizes[] = {{64, 64}, {70, 100}, {129, 65}, {200, 64}, {64, 33}, {63, 200},
+                                                         {5, 9},   {97, 127}, {1, 64},   {192, 96}, {0, 64},  {66, 0}};
+  for (const auto& [out, in] : sizes)
+    for (const bool backward : {false, true})
+      for (const std::int64_t m : {1, 3, 40}) {
+        const Shape xs{m, backward ? out : in}, ys{m, backward ? in : out}, ws{out, in};
+        const std::vector<float> x = rounded(normal_values(xs.numel(), 3, 0), DType::bf16);
+        const std::vector<float> w = normal_values(ws.numel(), 3, 1), half_w = rounded(w, DType::bf16);
+        const std::string what = ws.str() + (backward ? " backward" : " forward") + ", m " + std::to_string(m);
+        std::vector<float> first;
+        for (const int threads : backend().threads) {
+          Place place(threads);
+          HeapAllocator memory(backend().device);
+          Context& c = place;
+          const Tensor half_x = c.empty(xs, DType::bf16), half = c.empty(ws, DType::bf16);
+          const Tensor wide = c.empty({out, in + 3}).narrow(1, 1, in + 1);
+          c.launch(Copy{tensor_of(c, xs, x), half_x});
+          c.launch(Copy{tensor_of(c, ws, w), wide});
+          c.launch(Copy{wide, half});
+          const Packing packing = backward ? Packing::backward : Packing::forward;
+          const Tensor of_f32 = packed(c, memory, wide, packing), of_bf16 = packed(c, memory, half, packing);
+          std::vector<std::vector<float>> got;
+          for (const Tensor& b : {half, wide, of_f32, of_bf16}) {
+            if (!b) continue;
+            const Tensor y = c.empty(ys);
+            c.launch(Gemm{.a = half_x, .b = b, .bias = {}, .c = {y, false}, .transpose_b = !backward});
+            got.push_back(read(y));
+          }
+          for (std::size_t i = 2; i < got.size(); ++i) EXPECT_EQ(got[i], got[1]) << what;
+          if (first.empty()) first = got.back();
+          EXPECT_TRUE(got.back() == first || !of_f32) << what << ", " << threads << " threads";
+          const std::int64_t k = xs[1];
+          for (std::int64_t i = 0; i < m; ++i)
+            for (std::int64_t j = 0; j < ys[1]; ++j) {
+              double want = 0, size = 0;
+              for (std::int64_t l = 0; l < k; ++l) {
+                const double term =
+                    static_cast<double>(x[static_cast<std::size_t>(i * k + l)]) *
+                    static_cast<double>(half_w[static_cast<std::size_t>(backward ? l * in + j : j * in + l)]);
+                want += term, size += std::abs(term);
+              }
+              for (const std::vector<float>& y : {got[0], got[1]})
+                EXPECT_NEAR(y[static_cast<std::size_t>(i * ys[1] + j)], want, static_cast<double>(k) * 6e-8 * size)
+                    << what;
+            }
+        }
+      }
+}
+
+TEST(Gemm, RefusesAWeightThatIsPackedForAnotherProduct) {
+  if (!packed_bytes(backend().device, {64, 64}, Packing::forward)) GTEST_SKIP() << "this backend packs no weights";
+  Place place;
+  HeapAllocator memory(backend().device);
+  Context& c = place;
+  const Tensor w = c.empty({64, 64}), x = c.empty({2, 64}, DType::bf16), y = c.empty({2, 64});
+  c.launch(Fill{w, 1.0f});
+  c.launch(Fill{x, 1.0f});
+  for (const Packing packing : {Packing::forward, Packing::backward}) {
+    const Tensor p = packed(c, memory, w, packing);
+    EXPECT_THROW(c.launch(Gemm{x, p, {}, {y, false}, false, packing == Packing::backward}), Error);
+    EXPECT_THROW(c.launch(Gemm{p, x, {}, {y, false}, false, true}), Error);
+    EXPECT_THROW(c.launch(Copy{p, w}), Error);
+    EXPECT_THROW(p.narrow(0, 0, 2), Error);
+    EXPECT_THROW(p.view({4096}), Error);
+  }
+}
+
 /// The general product as an op without gradient, for the settings that Linear does not use.
 struct Product {
   static constexpr const char* name = "product";

@@ -136,6 +136,41 @@ TEST(AdamW, TheNumberOfThreadsDoesNotMatter) {
   }
 }
 
+/// Copies for products are renewed with the value, to the bit what a fresh copy is.
+TEST(AdamW, RenewsCopiesOfWeights) {
+  for (const Shape& shape :
+       {Shape{64, 64}, Shape{70, 100}, Shape{129, 65}, Shape{5, 9}, Shape{16, 200}, Shape{200, 320}})
+    for (const int threads : backend().threads) {
+      Place place(threads);
+      HeapAllocator memory(backend().device);
+      Context& c = place;
+      Slots slots(c, {{shape.numel(), 1e-2f, 0.1f}, {7, 1e-2f, 0.0f}}), plain(c, {{shape.numel(), 1e-2f, 0.1f}});
+      AdamWSlot& s = slots.all[0];
+      for (TensorRef* t : {&s.value, &s.grad, &s.m, &s.v}) t->shape = shape, t->strides = contiguous_strides(shape);
+      const auto like_a_copy = [&](Packing p) { return weight_copy(shape, p, memory, MemClass::weights, "copy"); };
+      const Tensor copies[] = {like_a_copy(Packing::forward), like_a_copy(Packing::backward)};
+      s.forward = copies[0], s.backward = copies[1];
+      for (int t = 1; t <= 2; ++t) {
+        slots.draw_gradients(static_cast<std::uint64_t>(t), 1.0f);
+        plain.draw_gradients(static_cast<std::uint64_t>(t), 1.0f);
+        c.launch(AdamW{&slots.all, t, 0.9, 0.999, 1e-8f, 0.0f, {}});
+        c.launch(AdamW{&plain.all, t, 0.9, 0.999, 1e-8f, 0.0f, {}});
+      }
+      for (const int which : {0, 2, 3}) EXPECT_EQ(slots.values(0, which), plain.values(0, which)) << shape.str();
+      const auto bytes_of = [](const Tensor& x) {
+        std::vector<std::byte> bytes(x.bytes());
+        functions_of(x.device()).read(bytes.data(), x.data<void>(), bytes.size());
+        return bytes;
+      };
+      for (const Tensor& copy : copies) {
+        if (!copy) continue;
+        const Tensor fresh = like_a_copy(&copy == copies ? Packing::forward : Packing::backward);
+        c.launch(Copy{s.value, fresh.ref()});
+        EXPECT_TRUE(bytes_of(copy) == bytes_of(fresh)) << shape.str() << ", " << threads << " threads";
+      }
+    }
+}
+
 /// With moments in bf16: as many steps over gradients of one size, then what the moments are.
 struct Bf16Moments {
   std::vector<float> value, m, v;

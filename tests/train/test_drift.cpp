@@ -65,14 +65,13 @@ TEST(Drift, AgreesWithADoubleReferenceAtEveryMeasuredStep) {
 
   HeapAllocator heap;
   const auto tokenizer = load_tokenizer(o.model);
-  const auto start = load_encoder(ModelDir(o.model), heap, DType::f32);
+  const auto start = load_encoder(ModelDir(o.model), heap, Exec{});
   const EncodedTask task =
       spaced_examples(load_task(o.dev, o, {tokenizer.get(), o.max_length.value_or(30)}, nullptr), o.drift_inputs);
   ASSERT_EQ(task.size(), 7);
   const auto features = static_cast<std::size_t>(start->config().hidden);
   for (std::size_t m = 1; m < curve.steps.size(); ++m) {
-    const auto now =
-        load_encoder(ModelDir(folder / ("run/waypoints/" + std::to_string(curve.steps[m]))), heap, DType::f32);
+    const auto now = load_encoder(ModelDir(folder / ("run/waypoints/" + std::to_string(curve.steps[m]))), heap, Exec{});
     std::vector<double> sum(curve.by_state[m].size());
     double count = 0;
     for (std::int64_t row = 0; row < task.size(); ++row) {

@@ -149,10 +149,10 @@ TEST_P(EveryMixer, ConvertsTrainsAndComesBackFromItsFiles) {
   train(o);
   for (const nlohmann::json& line : read_lines(folder / "run/metrics.jsonl"))
     EXPECT_TRUE(std::isfinite(line.at("loss").get<double>()));
-  const auto once = load_encoder(ModelDir(folder / "run/model"), heap_, DType::f32);
+  const auto once = load_encoder(ModelDir(folder / "run/model"), heap_, Exec{});
   EXPECT_EQ(once->config().mixers[0].name, GetParam().name);
   save_model(*once, folder / "again", folder / "run/model", {});
-  const auto twice = load_encoder(ModelDir(folder / "again"), heap_, DType::f32);
+  const auto twice = load_encoder(ModelDir(folder / "again"), heap_, Exec{});
   EXPECT_EQ(states(*once, batch(8)), states(*twice, batch(8)));
 }
 
@@ -192,7 +192,7 @@ TEST(ExtendedMixer, RepeatsTheRowsOfTokens) {
     o.output = folder / to;
     resolve_preset(o);
     train(o);
-    return load_encoder(ModelDir(o.output + "/model"), heap, DType::f32);
+    return load_encoder(ModelDir(o.output + "/model"), heap, Exec{});
   };
   const auto plain = convert("", "plain", std::nullopt);
   const std::int64_t tokens = plain->config().max_tokens();

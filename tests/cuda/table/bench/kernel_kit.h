@@ -26,6 +26,7 @@ class KernelKit {
   TensorRef values(const Shape& shape, DType dtype = DType::f32) { return zeros(shape, dtype); }
   TensorRef positive(const Shape& shape, DType dtype = DType::f32) { return zeros(shape, dtype); }
   TensorRef factors(const Shape& shape) { return zeros(shape, exec_.compute); }
+  TensorRef weight(const Shape& shape, Packing) { return factors(shape); }
   TensorRef drawn(const Shape& shape, std::int64_t end) {
     return whole(shape, [&](std::int64_t i) { return i * 7919 % end; });
   }
