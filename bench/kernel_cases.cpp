@@ -142,8 +142,8 @@ void add_elementwise(Cases& cases) {
     k.time(ActivationForward{k.factors(inner(s)), k.factors(inner(s)), Activation::gelu});
   });
   add("activation_backward/gelu", [](Kit& k, const StepShape& s) {
-    k.time(
-        ActivationBackward{k.factors(inner(s)), k.factors(inner(s)), {k.factors(inner(s)), false}, Activation::gelu});
+    const TensorRef x = k.factors(inner(s)), dy = k.factors(inner(s)), dx = k.factors(inner(s));
+    k.time(ActivationBackward{x, dy, {dx, false}, Activation::gelu, k.factors(inner(s))});
   });
   add("dropout/hidden", [](Kit& k, const StepShape& s) {
     k.time(DropoutApply{k.values(hidden(s)), k.counted({s.batch}), {k.values(hidden(s)), false}, kDropout});

@@ -65,6 +65,7 @@ class Grads {
   Grads(Tape& tape, const std::vector<std::int32_t>& inputs) : tape_(tape), inputs_(inputs) {}
   Context& context();
   Tensor empty(const Shape& s, DType t = DType::f32) { return context().empty(s, t); }
+  Tensor like(const Tensor& x) { return context().like(x); }
   template <class Args>
   void launch(const Args& a) {
     context().launch(a);

@@ -85,7 +85,7 @@ Cost cost_of(const Copy& c) { return moves(c.x, c.y); }
 Cost cost_of(const Add& a) { return a.beta == 0 ? moves(a.a, a.y) : moves(a.a, a.b, a.y); }
 Cost cost_of(const FindNonFinite& f) { return moves(f.x); }
 Cost cost_of(const ActivationForward& a) { return moves(a.x, a.y); }
-Cost cost_of(const ActivationBackward& a) { return moves(a.x, a.dy, a.dx); }
+Cost cost_of(const ActivationBackward& a) { return moves(a.x, a.dy, a.dx, a.y); }
 Cost cost_of(const DropoutApply& d) { return moves(d.x, d.samples, d.y); }
 
 Cost cost_of(const LayerNormForward& n) {

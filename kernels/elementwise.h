@@ -48,12 +48,13 @@ struct ActivationForward {
 Cost cost_of(const ActivationForward&);
 
 /// dx (set or add) = f'(x) dy, all of one dtype. For tanh, `x` is the forward's *output*, for all others its input. dx
-/// may be dy if set.
+/// may be dy if set. If y is present it receives f(x), which costs little beside f'(x); it may be x.
 struct ActivationBackward {
   static constexpr const char* name = "activation_backward";
   TensorRef x, dy;
   GradRef dx;
   Activation f;
+  TensorRef y = {};
 };
 Cost cost_of(const ActivationBackward&);
 

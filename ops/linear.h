@@ -102,20 +102,26 @@ struct ActivatedLinear {
 
   void backward(const Saved& s, const Tensor& dy, Grads& g) const {
     const Tensor &h = s[0], &w = s[1];
+    Tensor a;  // f(h), in h's memory if nothing else reads that
+    const auto place_of_a = [&] { return h.owns_alone() ? h : g.like(h); };
     const bool slope_from_output = f == Activation::tanh;
-    Tensor a;
-    if (g.wanted(1) || slope_from_output) {
-      a = g.empty(h.shape(), h.dtype());
+    if (slope_from_output || !g.wanted(0)) {
+      a = place_of_a();
       g.launch(ActivationForward{h, a, f});
+    }
+    if (g.wanted(0)) {
+      const Tensor dh = g.like(h);
+      g.launch(Gemm{.a = dy, .b = backward_of(w, copies), .bias = {}, .c = {dh, false}});
+      ActivationBackward through{h, dh, {dh, false}, f};
+      if (slope_from_output)
+        through.x = a;
+      else if (g.wanted(1))
+        through.y = a = place_of_a();
+      g.launch(through);
+      g.pass(0, dh);
     }
     if (const GradRef dw = g[1]) g.launch(Gemm{.a = dy, .b = a, .bias = {}, .c = dw, .transpose_a = true});
     if (const GradRef db = g[2]) g.launch(ColumnSum{dy, db});
-    if (!g.wanted(0)) return;
-    if (!slope_from_output) a = {};
-    const Tensor dh = g.empty(h.shape(), h.dtype());
-    g.launch(Gemm{.a = dy, .b = backward_of(w, copies), .bias = {}, .c = {dh, false}});
-    g.launch(ActivationBackward{slope_from_output ? a : h, dh, {dh, false}, f});
-    g.pass(0, dh);
   }
 };
 

@@ -126,27 +126,37 @@ HWY_INLINE void activate_as(const T* x, T* y, std::int64_t n, Activation f) {
 void activate_f32(const float* x, float* y, std::int64_t n, Activation f) { activate_as(x, y, n, f); }
 void activate_bf16(const Bf16* x, Bf16* y, std::int64_t n, Activation f) { activate_as(x, y, n, f); }
 
+/// dx (set or add) = f'(x) dy, and y = f(x) unless y is null: the compiler computes once what the two share.
 template <class T>
-HWY_INLINE void activate_backward_as(const T* x, const T* dy, T* dx, std::int64_t n, Activation f, bool add) {
+HWY_INLINE void activate_backward_as(const T* x, const T* dy, T* dx, T* y, std::int64_t n, Activation f, bool add) {
   with_activation<T>(f, [&](auto function) HWY_ATTR {
+    using F = decltype(function);
     const Floats d;
-    const auto gradient = [&](std::int64_t i, auto part) HWY_ATTR {
-      return Mul(decltype(function)::slope(d, load(d, x + i, part)), load(d, dy + i, part));
-    };
-    if (add)
+    const auto each = [&](auto finish) HWY_ATTR {
       each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR {
-        store(d, Add(load(d, dx + i, part), gradient(i, part)), dx + i, part);
+        const FloatVec v = load(d, x + i, part), through = Mul(F::slope(d, v), load(d, dy + i, part));
+        finish(i, part, v, through);
       });
+    };
+    if (y)
+      each([&](std::int64_t i, auto part, FloatVec v, FloatVec through) HWY_ATTR {
+        store(d, F::value(d, v), y + i, part);
+        store(d, add ? Add(load(d, dx + i, part), through) : through, dx + i, part);
+      });
+    else if (add)
+      each([&](std::int64_t i, auto part, FloatVec, FloatVec through)
+               HWY_ATTR { store(d, Add(load(d, dx + i, part), through), dx + i, part); });
     else
-      each_vector(d, n, [&](std::int64_t i, auto part) HWY_ATTR { store(d, gradient(i, part), dx + i, part); });
+      each([&](std::int64_t i, auto part, FloatVec, FloatVec through) HWY_ATTR { store(d, through, dx + i, part); });
   });
 }
 
-void activate_backward_f32(const float* x, const float* dy, float* dx, std::int64_t n, Activation f, bool add) {
-  activate_backward_as(x, dy, dx, n, f, add);
+void activate_backward_f32(const float* x, const float* dy, float* dx, float* y, std::int64_t n, Activation f,
+                           bool add) {
+  activate_backward_as(x, dy, dx, y, n, f, add);
 }
-void activate_backward_bf16(const Bf16* x, const Bf16* dy, Bf16* dx, std::int64_t n, Activation f, bool add) {
-  activate_backward_as(x, dy, dx, n, f, add);
+void activate_backward_bf16(const Bf16* x, const Bf16* dy, Bf16* dx, Bf16* y, std::int64_t n, Activation f, bool add) {
+  activate_backward_as(x, dy, dx, y, n, f, add);
 }
 
 }  // namespace cald::HWY_NAMESPACE
@@ -176,9 +186,10 @@ void forward_as(const Exec& exec, const ActivationForward& a, const Kernel& kern
 
 template <class T, class Kernel>
 void backward_as(const Exec& exec, const ActivationBackward& a, const Kernel& kernel) {
-  const TensorRef& dx = a.dx.to;
-  Walk<3>({a.x, a.dy, dx}, true).each(exec, [&](const std::array<std::int64_t, 3>& at, std::int64_t n) {
-    kernel(a.x.as<T>() + at[0], a.dy.as<T>() + at[1], dx.as<T>() + at[2], n, a.f, a.dx.add);
+  const TensorRef &dx = a.dx.to, &y = a.y.present ? a.y : a.x;
+  Walk<4>({a.x, a.dy, dx, y}, true).each(exec, [&](const std::array<std::int64_t, 4>& at, std::int64_t n) {
+    T* const value = a.y.present ? y.as<T>() + at[3] : nullptr;
+    kernel(a.x.as<T>() + at[0], a.dy.as<T>() + at[1], dx.as<T>() + at[2], value, n, a.f, a.dx.add);
   });
 }
 
@@ -197,6 +208,7 @@ template <>
 void run<Device::cpu>(Exec& exec, const ActivationBackward& a) {
   check_operand(ActivationBackward::name, "x", a.x, a.dx.to);
   check_operand(ActivationBackward::name, "dy", a.dy, a.dx.to);
+  if (a.y.present) check_operand(ActivationBackward::name, "y", a.y, a.dx.to);
   if (a.x.dtype == DType::bf16)
     backward_as<Bf16>(exec, a, HWY_DYNAMIC_DISPATCH(activate_backward_bf16));
   else

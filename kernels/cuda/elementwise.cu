@@ -57,8 +57,13 @@ template <class T>
 void activate_backward_as(const Exec& exec, const ActivationBackward& a) {
   const TensorRef& dx = a.dx.to;
   with_activation(a.f, [&]<Activation kF>() {
-    cuda::walk<3>(exec, a.name, {a.x, a.dy, dx},
-                  cuda::ActivateBackwardElement<kF, T>{a.x.as<T>(), a.dy.as<T>(), dx.as<T>(), a.dx.add});
+    const auto element = [&]<bool kValue>() {
+      return cuda::ActivateBackwardElement<kF, T, kValue>{a.x.as<T>(), a.dy.as<T>(), dx.as<T>(), a.dx.add, a.y.as<T>()};
+    };
+    if (a.y.present)
+      cuda::walk<4>(exec, a.name, {a.x, a.dy, dx, a.y}, element.template operator()<true>());
+    else
+      cuda::walk<3>(exec, a.name, {a.x, a.dy, dx}, element.template operator()<false>());
   });
 }
 
@@ -127,6 +132,7 @@ template <>
 void run<Device::cuda>(Exec& exec, const ActivationBackward& a) {
   check_pair(a.name, a.x, a.dx.to);
   check_pair(a.name, a.dy, a.dx.to);
+  if (a.y.present) check_pair(a.name, a.y, a.dx.to);
   a.x.dtype == DType::bf16 ? activate_backward_as<Bf16Device>(exec, a) : activate_backward_as<float>(exec, a);
 }
 

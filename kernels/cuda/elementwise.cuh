@@ -131,15 +131,17 @@ struct ActivateElement {
   }
 };
 
-template <Activation kF, class T>
+/// With kValue y = f(x) comes along.
+template <Activation kF, class T, bool kValue>
 struct ActivateBackwardElement {
   static constexpr int kVector = kVectorOf<T>;
   const T *x, *dy;
   T* dx;
   bool add;
+  T* y;
 
   template <int N>
-  __device__ void apply(const std::int64_t (&at)[3]) const {
+  __device__ void apply(const std::int64_t (&at)[3 + kValue]) const {
     const auto from = load_elements<N>(x + at[0]), d = load_elements<N>(dy + at[1]);
     Elements<T, N> old;
     if (add) old = load_elements<N>(dx + at[2]);
@@ -147,6 +149,8 @@ struct ActivateBackwardElement {
                         const float through = slope<kF>(widen(from.x[k])) * widen(d.x[k]);
                         return narrow_to<T>(add ? widen(old.x[k]) + through : through);
                       }));
+    if constexpr (kValue)
+      store_elements<N>(y + at[3], elements<N>([&](int k) { return narrow_to<T>(activate<kF>(widen(from.x[k]))); }));
   }
 };
 

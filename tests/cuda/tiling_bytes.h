@@ -36,7 +36,7 @@ inline Tiling tiling_of(const Add& a) {
 inline Tiling tiling_of(const FindNonFinite& a) { return {{"walk_elements<", bytes(a.x), 0}}; }
 inline Tiling tiling_of(const ActivationForward& a) { return {{"walk_elements<", bytes(a.x), bytes(a.y)}}; }
 inline Tiling tiling_of(const ActivationBackward& a) {
-  return {{"walk_elements<", bytes(a.x) + bytes(a.dy) + bytes_added_to(a.dx), bytes(a.dx.to)}};
+  return {{"walk_elements<", bytes(a.x) + bytes(a.dy) + bytes_added_to(a.dx), bytes(a.dx.to) + bytes(a.y)}};
 }
 inline Tiling tiling_of(const DropoutApply& a) {
   return {{"dropout_rows", bytes(a.x) + a.x.numel() + bytes_added_to(a.y), bytes(a.y.to)}};

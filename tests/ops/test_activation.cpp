@@ -65,6 +65,18 @@ TEST_P(ActivationTest, ExtremeValues) {
   // In place, as the tape does it.
   context.launch(ActivationBackward{bounded ? y : x, dy, {dy, false}, f});
   for (std::size_t i : {0, 1, 3, 4}) EXPECT_EQ(read(dy)[i], d[i]);
+  // With the value, which takes the place of x.
+  const Tensor copy = tensor_of(context, {5}, read(x));
+  context.launch(Fill{dy, 1.0f});
+  if (!bounded) {
+    context.launch(ActivationBackward{copy, dy, {dx, false}, f, copy});
+    for (std::size_t i : {0, 1, 3, 4}) {
+      EXPECT_EQ(read(dx)[i], d[i]);
+      EXPECT_EQ(read(copy)[i], v[i]);
+    }
+    context.launch(ActivationBackward{x, dy, {dx, true}, f, copy});
+    for (std::size_t i : {0, 1, 3, 4}) EXPECT_EQ(read(dx)[i], 2 * d[i]);
+  }
   context.launch(ActivationForward{x, x, f});
   for (std::size_t i : {0, 1, 3, 4}) EXPECT_EQ(read(x)[i], v[i]);
 }
