@@ -153,7 +153,10 @@ int train(RunOptions options, const LookFlags& flags) {
   // Nsight is to record them.
   if (flags.profile_steps) trainer.profile(steps_of(*flags.profile_steps, "profile-steps", trainer.total_steps()));
   holds_run(trainer.options());  // a complaint comes before the first line of output
-  if (!options.memory_budget.empty() && !chosen) hold_budget(options.memory_budget, trainer);
+  if (chosen)
+    trainer.take_room(parse_bytes(options.memory_budget, "memory-budget"));
+  else if (!options.memory_budget.empty())
+    hold_budget(options.memory_budget, trainer);
   trainer.plan();
   const MemoryCost cost = trainer.cost();
   progress.say(trainer.transfer().text(false));

@@ -36,6 +36,10 @@ class Trainer {
   /// the run's tensors fit into `budget` bytes; the run's recipe will hold the choice. False, and nothing changed, if
   /// none does. Before plan().
   bool fit(std::size_t budget);
+  /// Takes the memory that this choice leaves within `budget`: for a frozen teacher that is not to stay in its files,
+  /// and for copies of weights if all of them have room. fit() ends with it, and a resumed run, whose choice is known,
+  /// begins with it. Before plan().
+  void take_room(std::size_t budget);
   /// Other choices with their memory and time. Before plan().
   std::vector<MemoryChoice> trade();
   /// The smallest of them, and what settings that are nobody's choice but the user's would make of it. Before plan().

@@ -109,9 +109,14 @@ bool Trainer::fit(std::size_t budget) {
   options_.recompute = best->recompute;
   options_.micro_batches = best->micro_batches;
   options_.map_teacher = best->map_teacher;
-  if (guide_ && !best->map_teacher && guide_->weights().are_mapped) guide_->copy_weights();
-  if (best->bytes + copy_bytes() <= budget) keep_copies();
+  take_room(budget);
   return true;
+}
+
+void Trainer::take_room(std::size_t budget) {
+  if (!step_) return;
+  if (guide_ && !options_.map_teacher && guide_->weights().are_mapped) guide_->copy_weights();
+  if (bytes_for(bounds().batch) + copy_bytes() <= budget) keep_copies();
 }
 
 void Trainer::plan() {

@@ -146,7 +146,7 @@ void run<Device::cpu>(Exec& exec, const Copy& c) {
   const DType from = c.x.dtype, to = c.y.dtype;
   if (c.x.packing != Packing::none) throw Error("copy: x, of shape " + c.x.shape.str() + ", is packed");
   if (c.y.packing != Packing::none) {
-    PanelPacking p{c.x.data, from, c.x.dim(0), c.x.dim(1), c.x.row_stride(), nullptr, nullptr, true};
+    PanelPacking p = PanelPacking::of(c.x, true);
     (c.y.packing == Packing::forward ? p.forward : p.backward) = c.y.data;
     return pack_panels(exec, p);
   }

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <dnnl.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -198,7 +197,7 @@ std::size_t rounded_bytes(const Operands& o, const Gemm& g, const Key& key) {
 /// Rounds b into the workspace, packing it where it fills panels: that costs no more.
 void round_b(Exec& exec, const Gemm& g, const Key& key) {
   if (key.panels) {
-    PanelPacking p{g.b.data, g.b.dtype, g.b.rows(), g.b.cols(), g.b.row_stride(), nullptr, nullptr, false};
+    PanelPacking p = PanelPacking::of(g.b, false);
     (g.transpose_b ? p.forward : p.backward) = exec.workspace;
     return pack_panels(exec, p);
   }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/base/error.h"
+#include "kernels/cpu/interleaved.h"
 #include "kernels/cpu/parallel.h"
 
 #if defined(__x86_64__)
@@ -20,6 +21,7 @@ namespace {
 
 constexpr int kRows = PanelPacking::kStrip, kCols = 32;  // of a block: 16 registers of 16 pairs
 constexpr std::ptrdiff_t kPairs = GemmPanels::kWidth;    // of a panel's row
+constexpr std::ptrdiff_t kBytesAhead = 1024;
 
 /// Sixteen pairs of values that follow one another in a row.
 CALD_AVX512_BF16 inline __m512i load_pairs(const float* x) {
@@ -68,17 +70,14 @@ template <bool kLasting, class T>
 CALD_AVX512_BF16 inline void pack_block(const T* x, std::ptrdiff_t step, const BlockTarget& to) {
   __m512i r[kRows];
   for (int i = 0; i < kRows; ++i) {
-    r[i] = load_pairs(x + i * step);
-    _mm_prefetch(reinterpret_cast<const char*>(x + i * step) + 1024, _MM_HINT_T0);
-    if (sizeof(T) == sizeof(float)) _mm_prefetch(reinterpret_cast<const char*>(x + i * step) + 1088, _MM_HINT_T0);
+    const T* const row = x + i * step;
+    r[i] = load_pairs(row);
+    // 16 rows at a time are more than the processor foresees.
+    for (int line = 0; line < static_cast<int>(kCols * sizeof(T)); line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(row) + kBytesAhead + line, _MM_HINT_T0);
   }
   if (to.backward) {
-    alignas(64) static constexpr std::uint16_t kOrder[2][32] = {
-        {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-         8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
-        {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
-         24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
-    const __m512i lower = _mm512_load_si512(kOrder[0]), upper = _mm512_load_si512(kOrder[1]);
+    const __m512i lower = _mm512_load_si512(kInterleaved.half[0]), upper = _mm512_load_si512(kInterleaved.half[1]);
     for (int i = 0; i < kRows; i += 2) {
       std::uint32_t* const row = to.backward + i / 2 * kPairs;
       store_line<kLasting>(_mm512_permutex2var_epi16(r[i], lower, r[i + 1]), row);

@@ -35,6 +35,10 @@ struct PanelPacking {
   void *forward, *backward;
   bool lasting;
 
+  /// Of a matrix, without panels yet.
+  static PanelPacking of(const TensorRef& w, bool lasting) {
+    return {w.data, w.dtype, w.rows(), w.cols(), w.row_stride(), nullptr, nullptr, lasting};
+  }
   static constexpr std::int64_t kStrip = 16;
   std::int64_t strips() const { return (out + kStrip - 1) / kStrip; }
 };

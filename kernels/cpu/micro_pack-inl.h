@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/interleaved.h"
 #include "kernels/cpu/micro_gemm-inl.h"
 #include "kernels/cpu/simd.h"
 
@@ -36,12 +37,7 @@ HWY_INLINE Bf16Lanes interleave_halves(Bf16Lanes v) {
 }
 /// Lanes 0 of a and b, lanes 1 and so on, as far as they fill a vector; with `last` those of the upper halves.
 HWY_INLINE Bf16Lanes interleave(Bf16Lanes a, Bf16Lanes b, bool last) {
-  HWY_ALIGN static constexpr std::uint16_t kOrder[2][32] = {
-      {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-       8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
-      {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
-       24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
-  return Bf16Lanes{_mm512_permutex2var_epi16(a.raw, _mm512_load_si512(kOrder[last]), b.raw)};
+  return Bf16Lanes{_mm512_permutex2var_epi16(a.raw, _mm512_load_si512(kInterleaved.half[last]), b.raw)};
 }
 #endif
 

@@ -124,8 +124,9 @@ std::int64_t chunks_of(const AdamWSlot& s) { return (s.value.numel() + chunk_of(
 
 /// A weight with packed copies is updated strip by strip, and packed while these lie in the cache.
 PanelPacking packing_of(const AdamWSlot& s) {
-  const std::int64_t out = s.value.rows(), in = s.value.cols();
-  return {s.value.data, DType::f32, out, in, in, s.forward.data, s.backward.data, true};
+  PanelPacking p = PanelPacking::of(s.value, true);
+  p.forward = s.forward.data, p.backward = s.backward.data;
+  return p;
 }
 
 /// The parts of an update, and those of a norm.

@@ -103,6 +103,16 @@ TEST(WeightCopies, TakeTheRestOfABudget) {
   const std::size_t copies = 2 * 2 * (4 * 2 * 96 * 128 + 2 * 50 * 72) * size_of(DType::bf16);
   EXPECT_EQ(all.persistent - tight.persistent, copies);
   EXPECT_LE(tight.total(), all.total() - 4096);
+
+  // A resumed run, whose choice is known, takes the same room.
+  for (const auto& [budget, wanted] : {std::pair{all.total() + 4096, &roomy}, std::pair{all.total() - 4096, &tight}}) {
+    o.memory_budget = std::to_string(budget);
+    HeapAllocator heap;
+    Trainer trainer(o, heap, progress);
+    trainer.take_room(budget);
+    trainer.plan();
+    EXPECT_EQ(trainer.cost().persistent, wanted->persistent);
+  }
 }
 
 }  // namespace
