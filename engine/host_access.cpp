@@ -37,14 +37,20 @@ void fill_bytes_on_host(const Tensor& to, const std::function<void(void*)>& fill
 }
 
 void fill_on_host(const Tensor& to, const std::function<void(float*)>& fill) {
+  if (to.dtype() != DType::bf16) return fill_bytes_on_host(to, [&](void* bytes) { fill(static_cast<float*>(bytes)); });
+  if (to.device() == Device::meta) return;
+  std::vector<float> values(static_cast<std::size_t>(to.numel()));
+  fill(values.data());
+  write_floats(to, values.data());
+}
+
+void write_floats(const Tensor& to, const float* values) {
+  if (to.dtype() != DType::bf16) return write_tensor(to, values);
   fill_bytes_on_host(to, [&](void* bytes) {
-    if (to.dtype() != DType::bf16) return fill(static_cast<float*>(bytes));
-    std::vector<float> values(static_cast<std::size_t>(to.numel()));
-    fill(values.data());
     TensorRef rounded = to;
     rounded.data = bytes;
     Exec host;
-    run<Device::cpu>(host, Copy{{values.data(), DType::f32, to.shape(), to.strides(), true}, rounded});
+    run<Device::cpu>(host, Copy{{const_cast<float*>(values), DType::f32, to.shape(), to.strides(), true}, rounded});
   });
 }
 

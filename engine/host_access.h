@@ -20,6 +20,8 @@ void look_at_bytes_on_host(const Tensor& from, const std::function<void(const vo
 /// `fill` sets all elements of the tensor, contiguous or packed, as f32; one in bf16 receives them rounded to nearest
 /// even.
 void fill_on_host(const Tensor& to, const std::function<void(float* values)>& fill);
+/// The same from values that are there.
+void write_floats(const Tensor& to, const float* values);
 /// `look` sees those of a contiguous f32 tensor.
 inline void look_on_host(const Tensor& from, const std::function<void(const float* values)>& look) {
   look_at_bytes_on_host(from, [&](const void* bytes) { look(static_cast<const float*>(bytes)); });

@@ -1,7 +1,5 @@
 #include "engine/parameter.h"
 
-#include <algorithm>
-
 #include "engine/host_access.h"
 #include "kernels/gemm.h"
 
@@ -34,13 +32,12 @@ std::size_t copy_bytes_of(const Shape& weight, Device device, Packing packing) {
   return packed || packing == Packing::backward ? packed : bytes_of(weight, DType::bf16);
 }
 
-void renew(const Tensor& copy, const Tensor& value) {
-  look_on_host(
-      value, [&](const float* from) { fill_on_host(copy, [&](float* to) { std::copy_n(from, value.numel(), to); }); });
-}
 void renew(const WeightCopies& copies, const Tensor& value) {
-  for (const Tensor* copy : {&copies.forward, &copies.backward})
-    if (*copy) renew(*copy, value);
+  if (!copies) return;
+  look_on_host(value, [&](const float* values) {
+    for (const Tensor* copy : {&copies.forward, &copies.backward})
+      if (*copy) write_floats(*copy, values);
+  });
 }
 
 }  // namespace

@@ -116,7 +116,8 @@ bool Trainer::fit(std::size_t budget) {
 void Trainer::take_room(std::size_t budget) {
   if (!step_) return;
   if (guide_ && !options_.map_teacher && guide_->weights().are_mapped) guide_->copy_weights();
-  if (bytes_for(bounds().batch) + copy_bytes() <= budget) keep_copies();
+  const std::size_t copies = copy_bytes();
+  if (copies && bytes_for(bounds().batch) + copies <= budget) keep_copies();
 }
 
 void Trainer::plan() {

@@ -146,6 +146,8 @@ void run<Device::cpu>(Exec& exec, const Copy& c) {
   const DType from = c.x.dtype, to = c.y.dtype;
   if (c.x.packing != Packing::none) throw Error("copy: x, of shape " + c.x.shape.str() + ", is packed");
   if (c.y.packing != Packing::none) {
+    if (!c.x.is_matrix())
+      throw Error("copy: x, of shape " + c.x.shape.str() + ", is to be packed and has no plain rows");
     PanelPacking p = PanelPacking::of(c.x, true);
     (c.y.packing == Packing::forward ? p.forward : p.backward) = c.y.data;
     return pack_panels(exec, p);

@@ -4,8 +4,7 @@
 #include <cstdint>
 
 #include "engine/base/exec.h"
-#include "engine/base/shape.h"
-#include "kernels/gemm.h"
+#include "engine/base/tensor_ref.h"
 
 namespace cald {
 

@@ -129,9 +129,8 @@ PanelPacking packing_of(const AdamWSlot& s) {
   return p;
 }
 
-/// The parts of an update, and those of a norm.
+/// The parts of an update; those of a norm are chunks.
 std::int64_t update_parts(const AdamWSlot& s) { return s.has_packed_copies() ? packing_of(s).strips() : chunks_of(s); }
-std::int64_t norm_parts(const AdamWSlot& s) { return chunks_of(s); }
 using PartsOf = std::int64_t (*)(const AdamWSlot&);
 
 std::int64_t parts_of(const Slots& slots, PartsOf parts) {
@@ -224,15 +223,15 @@ void run<Device::cpu>(Exec& exec, const AdamW& a) {
 
 template <>
 std::size_t workspace_bytes<Device::cpu>(const Exec&, const GradientNorm& a) {
-  return static_cast<std::size_t>(parts_of(*a.slots, norm_parts)) * sizeof(double);
+  return static_cast<std::size_t>(parts_of(*a.slots, chunks_of)) * sizeof(double);
 }
 
 template <>
 void run<Device::cpu>(Exec& exec, const GradientNorm& a) {
-  const std::int64_t chunks = parts_of(*a.slots, norm_parts);
+  const std::int64_t chunks = parts_of(*a.slots, chunks_of);
   auto* sums = static_cast<double*>(exec.workspace);
   parallel_for(exec, chunks, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    each_part(*a.slots, norm_parts, begin, end, [&](const AdamWSlot& s, std::int64_t chunk, std::int64_t number) {
+    each_part(*a.slots, chunks_of, begin, end, [&](const AdamWSlot& s, std::int64_t chunk, std::int64_t number) {
       on_chunk(s, chunk, [&](std::int64_t at, std::int64_t n) {
         sums[number] = HWY_DYNAMIC_DISPATCH(squares_chunk)(s.grad.f32() + at, n);
       });

@@ -74,6 +74,26 @@ inline Outcome train(const RunOptions& o, LaunchObserver* observer = nullptr, He
   return trainer.run(stop);
 }
 
+/// What a run left.
+struct Ran {
+  std::string metrics, weights;
+  std::vector<nlohmann::json> lines;
+  std::size_t arena = 0;
+};
+
+/// Trains into `folder`.
+inline Ran run_with(RunOptions o, const std::string& folder) {
+  o.output = folder;
+  HeapAllocator heap;
+  Progress progress = quiet();
+  Trainer trainer(o, heap, progress);
+  trainer.plan();
+  const std::atomic<bool> stop{false};
+  trainer.run(stop);
+  return {content_of(folder + "/metrics.jsonl"), content_of(folder + "/model/model.safetensors"),
+          read_lines(folder + "/metrics.jsonl"), trainer.memory().bytes()};
+}
+
 /// One step of the run, and a checkpoint.
 inline Outcome train_a_step(const RunOptions& o) { return train(o, nullptr, nullptr, true); }
 

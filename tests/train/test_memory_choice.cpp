@@ -11,24 +11,6 @@
 namespace cald {
 namespace {
 
-struct Ran {
-  std::string metrics, weights;
-  std::vector<nlohmann::json> lines;
-  std::size_t arena = 0;
-};
-
-Ran run_with(RunOptions o, const std::string& folder) {
-  o.output = folder;
-  HeapAllocator heap;
-  Progress progress = quiet();
-  Trainer trainer(o, heap, progress);
-  trainer.plan();
-  const std::atomic<bool> stop{false};
-  trainer.run(stop);
-  return {content_of(folder + "/metrics.jsonl"), content_of(folder + "/model/model.safetensors"),
-          read_lines(folder + "/metrics.jsonl"), trainer.memory().bytes()};
-}
-
 /// A golden run of a few steps with dropout on.
 RunOptions options_of(const char* golden) {
   RunOptions o = golden_options(read_golden(golden), "unset");

@@ -39,43 +39,32 @@ RunOptions options_of(Mode mode, const TempFolder& folder) {
   return o;
 }
 
-struct Bytes {
-  std::string metrics, weights;
-  bool operator==(const Bytes&) const = default;
-};
-Bytes bytes_of(const std::string& run) {
-  return {content_of(run + "/metrics.jsonl"), content_of(run + "/model/model.safetensors")};
-}
-
 class WeightCopiesOfMode : public ::testing::TestWithParam<Mode> {
  protected:
   void SetUp() override {
     if (!cpu_has_bf16()) GTEST_SKIP() << "this processor has no bf16 instructions";
+  }
+  static void expect_same_bytes(const Ran& a, const Ran& b) {
+    EXPECT_TRUE(a.metrics == b.metrics);
+    EXPECT_TRUE(a.weights == b.weights);
   }
   TempFolder folder_;
 };
 
 TEST_P(WeightCopiesOfMode, ChangeNoByteOfARun) {
   RunOptions o = options_of(GetParam(), folder_);
-  o.output = folder_ / "kept";
-  train(o);
-  const Bytes kept = bytes_of(o.output);
-  o.output = folder_ / "none";
+  const Ran kept = run_with(o, folder_ / "kept");
   o.memory_budget = "1GiB";  // nothing has room until the trainer is asked to fit
-  train(o);
-  EXPECT_TRUE(bytes_of(o.output) == kept);
+  expect_same_bytes(run_with(o, folder_ / "none"), kept);
 }
 
 TEST_P(WeightCopiesOfMode, FollowALoad) {
   RunOptions o = options_of(GetParam(), folder_);
-  o.output = folder_ / "whole";
-  train(o);
-  const Bytes whole = bytes_of(o.output);
+  const Ran whole = run_with(o, folder_ / "whole");
   o.output = folder_ / "parts";
   train_a_step(o);
   o.resume = true;
-  train(o);
-  EXPECT_TRUE(bytes_of(o.output) == whole);
+  expect_same_bytes(run_with(o, o.output), whole);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, WeightCopiesOfMode, ::testing::Values(Mode::finetune, Mode::target, Mode::trajectory),
